@@ -1,0 +1,746 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * NBD tiers against a real nbdkit: that every page comes back as it was, and what
+ * happens when the server says no, says nothing, goes away and comes back.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/printk.h>
+
+#include "pages.h"
+#include "tier/tier.h"
+
+#define PAGE SWAP_PAGE_SIZE
+#define HEAD (1 << 20)
+
+/* ---- the server ------------------------------------------------------ */
+
+static char dir[256];
+
+struct server {
+	pid_t pid;
+	char sock[300], disk[300], uri[400];
+};
+
+static void in_dir(char buf[300], const char *name)
+{
+	snprintf(buf, 300, "%s/%s", dir, name);
+}
+
+static int setup(void **state)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	(void)state;
+	snprintf(dir, sizeof(dir), "%s/vswap-test-XXXXXX", tmp && *tmp ? tmp : "/var/tmp");
+	return mkdtemp(dir) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	return rmdir(dir);
+}
+
+static void sleep_ms(unsigned int ms)
+{
+	usleep(ms * 1000);
+}
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* Run nbdkit with @args, and wait until it listens. */
+static void serve(struct server *s, const char *const *args)
+{
+	const char *argv[32] = { "nbdkit", "-f", "--exit-with-parent", "-U", s->sock, "-P" };
+	char ready[300];
+	unsigned int n = 6;
+
+	in_dir(s->sock, "sock");
+	in_dir(s->disk, "disk");
+	in_dir(ready, "ready");
+	snprintf(s->uri, sizeof(s->uri), "nbd+unix:///?socket=%s", s->sock);
+	unlink(s->sock);
+	argv[n++] = ready;
+	for (unsigned int i = 0; args[i]; i++)
+		argv[n++] = args[i];
+	s->pid = fork();
+	assert_true(s->pid >= 0);
+	if (!s->pid) {
+		/* It tells of each error it was told to make. */
+		dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
+		execvp(argv[0], (char **)argv);
+		_exit(127);
+	}
+	for (unsigned int i = 0; access(ready, F_OK); i++) {
+		assert_true(i < 1000);
+		assert_int_equal(waitpid(s->pid, NULL, WNOHANG), 0);
+		sleep_ms(10);
+	}
+	unlink(ready);
+}
+
+static void end(struct server *s, int sig)
+{
+	kill(s->pid, sig);
+	kill(s->pid, SIGCONT);
+	assert_int_equal(waitpid(s->pid, NULL, 0), s->pid);
+	unlink(s->sock);
+}
+
+/* Not a word from it any more, once this has returned. */
+static void stop(struct server *s)
+{
+	int status;
+
+	kill(s->pid, SIGSTOP);
+	assert_int_equal(waitpid(s->pid, &status, WUNTRACED), s->pid);
+	assert_true(WIFSTOPPED(status));
+}
+
+/* An export of a file, so that a server killed leaves its contents. */
+static void serve_disk(struct server *s, u64 size)
+{
+	const char *args[] = { "file", s->disk, NULL };
+	int fd;
+
+	in_dir(s->disk, "disk");
+	fd = open(s->disk, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	if (size)
+		assert_int_equal(ftruncate(fd, (off_t)size), 0);
+	close(fd);
+	serve(s, args);
+}
+
+/* ---- pages ----------------------------------------------------------- */
+
+static pthread_mutex_t said_lock = PTHREAD_MUTEX_INITIALIZER;
+static char said[8][256]; /* messages, from the tier's thread */
+static unsigned int nr_said;
+
+static void listen_to(const char *line)
+{
+	pthread_mutex_lock(&said_lock);
+	if (nr_said < 8)
+		snprintf(said[nr_said], sizeof(said[0]), "%s", line);
+	nr_said++;
+	pthread_mutex_unlock(&said_lock);
+}
+
+/* How many messages had this in them. */
+static unsigned int times_said(const char *what)
+{
+	unsigned int n = 0;
+
+	pthread_mutex_lock(&said_lock);
+	for (unsigned int i = 0; i < 8 && i < nr_said; i++)
+		n += !!strstr(said[i], what);
+	pthread_mutex_unlock(&said_lock);
+	return n;
+}
+
+static struct tier *must_open(const char *uri, unsigned int timeout)
+{
+	struct tier_opts opts = { .path = uri, .timeout = timeout };
+	char err[512] = "";
+	struct tier *t = tier_open(&opts, err, sizeof(err));
+
+	if (!t)
+		fail_msg("%s", err);
+	nr_said = 0;
+	memset(said, 0, sizeof(said));
+	compat_printk_to(listen_to);
+	return t;
+}
+
+static void must_close(struct tier *t)
+{
+	tier_close(t);
+	compat_printk_to(NULL);
+}
+
+static void refused(const char *uri, u64 size, const char *why)
+{
+	struct tier_opts opts = { .path = uri, .size = size };
+	char err[512] = "";
+
+	assert_null(tier_open(&opts, err, sizeof(err)));
+	if (!strstr(err, why) || strncmp(err, "tier ", 5) || strchr(err, '\n') || !strchr(err, '('))
+		fail_msg("%s", err);
+}
+
+/* @nr pages of memory, in a row or, when @scattered, none next to another. */
+static void make_io(struct swap_io *io, char *mem, u64 slot, unsigned int nr, bool scattered)
+{
+	for (unsigned int i = 0; i < nr; i++)
+		io[i] = (struct swap_io){
+			.slot = slot + i,
+			.data = mem + (scattered ? (nr - 1 - i) : i) * PAGE,
+		};
+}
+
+static void write_run(struct tier *t, u64 slot, unsigned int nr, u64 gen, bool scattered, int want)
+{
+	struct swap_io *io = calloc(nr, sizeof(*io));
+	char *mem = aligned_alloc(PAGE, nr * PAGE);
+
+	make_io(io, mem, slot, nr, scattered);
+	for (unsigned int i = 0; i < nr; i++)
+		page_make(io[i].data, PAGE_NOISE, (slot + i) * 1000 + gen);
+	t->ops->write(t->priv, io, nr);
+	for (unsigned int i = 0; i < nr; i++)
+		assert_int_equal(io[i].error, want);
+	free(mem);
+	free(io);
+}
+
+static void read_run(struct tier *t, u64 slot, unsigned int nr, u64 gen, bool scattered, int want)
+{
+	struct swap_io *io = calloc(nr, sizeof(*io));
+	char *mem = aligned_alloc(PAGE, nr * PAGE), page[PAGE];
+
+	make_io(io, mem, slot, nr, scattered);
+	memset(mem, 0xaa, nr * PAGE);
+	t->ops->read(t->priv, io, nr);
+	for (unsigned int i = 0; i < nr; i++) {
+		assert_int_equal(io[i].error, want);
+		page_make(page, PAGE_NOISE, (slot + i) * 1000 + gen);
+		if (!want)
+			assert_memory_equal(io[i].data, page, PAGE);
+	}
+	free(mem);
+	free(io);
+}
+
+/* ---- threads at work ------------------------------------------------- */
+
+#define THREADS	   4
+#define SLOTS_EACH 512
+
+struct worker {
+	struct tier *tier;
+	u64 seed, first;
+	unsigned int rounds; /* 0: until told to stop */
+	bool *stop;
+	unsigned int wrong, late, failed, done;
+	u8 gen[SLOTS_EACH]; /* 0: unknown */
+	pthread_t thread;
+};
+
+/* Writes and reads back its own slots, in runs and odd pages; counts what is not right. */
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+	struct swap_io io[64];
+	char *mem = aligned_alloc(PAGE, 64 * PAGE), page[PAGE];
+
+	for (unsigned int r = 0;
+	     w->rounds ? r < w->rounds : !__atomic_load_n(w->stop, __ATOMIC_RELAXED); r++) {
+		unsigned int nr = 1 + noise(&w->seed) % 64, at = noise(&w->seed) % SLOTS_EACH;
+		bool scattered = noise(&w->seed) % 2, write = noise(&w->seed) % 2, gap = false;
+		unsigned int n = 0;
+
+		for (unsigned int i = 0; n < nr && at + i < SLOTS_EACH; i++) {
+			gap = noise(&w->seed) % 16 == 0;
+			if (gap || (!write && !w->gen[at + i]))
+				continue;
+			io[n] = (struct swap_io){ .slot = w->first + at + i,
+						  .data = mem + (scattered ? 63 - n : n) * PAGE };
+			n++;
+		}
+		for (unsigned int i = 0; write && i < n; i++) {
+			u8 *gen = &w->gen[io[i].slot - w->first];
+
+			*gen = *gen == 255 ? 1 : *gen + 1;
+			page_make(io[i].data, PAGE_NOISE, io[i].slot * 1000 + *gen);
+		}
+		if (write)
+			w->tier->ops->write(w->tier->priv, io, n);
+		else
+			w->tier->ops->read(w->tier->priv, io, n);
+		for (unsigned int i = 0; i < n; i++) {
+			u8 *gen = &w->gen[io[i].slot - w->first];
+
+			page_make(page, PAGE_NOISE, io[i].slot * 1000 + *gen);
+			if (io[i].error == -EAGAIN && write) {
+				*gen = 0;
+				w->late++;
+			} else if (io[i].error) {
+				w->failed++;
+			} else if (!write) {
+				w->wrong += !!memcmp(io[i].data, page, PAGE);
+			}
+		}
+		w->done++;
+	}
+	free(mem);
+	return NULL;
+}
+
+static struct worker *start(struct tier *t, unsigned int rounds, bool *stop)
+{
+	struct worker *w = calloc(THREADS, sizeof(*w));
+
+	for (unsigned int i = 0; i < THREADS; i++) {
+		w[i].tier = t;
+		w[i].seed = 77 + i;
+		w[i].first = (u64)i * SLOTS_EACH;
+		w[i].rounds = rounds;
+		w[i].stop = stop;
+		assert_int_equal(pthread_create(&w[i].thread, NULL, work, &w[i]), 0);
+	}
+	return w;
+}
+
+static void join(struct worker *w)
+{
+	for (unsigned int i = 0; i < THREADS; i++) {
+		pthread_join(w[i].thread, NULL);
+		assert_int_equal(w[i].wrong, 0);
+		assert_int_equal(w[i].failed, 0);
+		assert_true(w[i].done > 0);
+	}
+	free(w);
+}
+
+/* ---- tests ----------------------------------------------------------- */
+
+static void test_contents(void **state)
+{
+	const char *args[] = { "memory", "64M", NULL };
+	struct server s;
+	struct tier *t;
+
+	(void)state;
+	serve(&s, args);
+	t = must_open(s.uri, 0);
+	assert_int_equal(t->nr_slots, ((64 << 20) - HEAD) / PAGE);
+	assert_string_equal(t->name, s.uri);
+	/* First and last of it, and more than there are commands and buffers. */
+	write_run(t, 0, 1, 1, false, 0);
+	write_run(t, t->nr_slots - 1, 1, 2, false, 0);
+	write_run(t, 100, 4000, 3, true, 0);
+	read_run(t, 100, 4000, 3, true, 0);
+	read_run(t, 100, 4000, 3, false, 0);
+	read_run(t, 0, 1, 1, false, 0);
+	read_run(t, t->nr_slots - 1, 1, 2, false, 0);
+	join(start(t, 300, NULL));
+	assert_int_equal(times_said(""), 0);
+	must_close(t);
+	/* What a vswap left behind may be overwritten. */
+	must_close(must_open(s.uri, 0));
+	end(&s, SIGTERM);
+}
+
+/* Neighbours make large transfers, wherever they lie in memory. */
+static void test_joined(void **state)
+{
+	char file[300], param[320], line[256];
+	const char *args[] = { "--filter=stats", "memory", "64M", param, NULL };
+	unsigned int writes = 0, reads = 0;
+	struct server s;
+	struct tier *t;
+	FILE *f;
+
+	(void)state;
+	in_dir(file, "stats");
+	snprintf(param, sizeof(param), "statsfile=%s", file);
+	serve(&s, args);
+	t = must_open(s.uri, 0);
+	write_run(t, 0, 1024, 1, false, 0);
+	write_run(t, 1024, 1024, 1, true, 0);
+	read_run(t, 0, 1024, 1, false, 0);
+	read_run(t, 1024, 1024, 1, true, 0);
+	must_close(t);
+	end(&s, SIGTERM);
+	f = fopen(file, "r");
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		sscanf(line, "write: %u ops", &writes);
+		sscanf(line, "read: %u ops", &reads);
+	}
+	fclose(f);
+	unlink(file);
+	/* 4 of 1 MiB each, 32 of 128 KiB, and what looking at the export and owning it takes. */
+	assert_in_range(writes, 4 + 32, 4 + 32 + 10);
+	assert_in_range(reads, 4 + 32, 4 + 32 + 80);
+}
+
+static void test_refused(void **state)
+{
+	const char *read_only[] = { "-r", "memory", "64M", NULL };
+	const char *small[] = { "memory", "1M", NULL };
+	const char *fine[] = { "memory", "8M", NULL };
+	const char *data[] = { "pattern", "64M", NULL };
+	const char *cow[] = { "--filter=cow", "pattern", "64M", NULL };
+	const char *coarse[] = { "--filter=blocksize-policy",
+				 "memory",
+				 "64M",
+				 "blocksize-minimum=64K",
+				 "blocksize-preferred=64K",
+				 "blocksize-maximum=1M",
+				 NULL };
+	struct server s;
+
+	(void)state;
+	refused("nbd+unix:///?socket=/nonexistent/socket", 0, "No such file");
+	refused("nbd://127.0.0.1:1/", 0, "refused");
+	refused("nbd+unix:///x", 0, "");
+	refused("nbds://127.0.0.1/", 0, "unknown kind of address");
+	serve(&s, read_only);
+	refused(s.uri, 0, "read-only");
+	end(&s, SIGTERM);
+	serve(&s, small);
+	refused(s.uri, 0, "too small (at least 2 MiB)");
+	end(&s, SIGTERM);
+	serve(&s, fine);
+	refused(s.uri, 1 << 20, "too small");
+	refused(s.uri, 16 << 20, "has only 8 MiB");
+	must_close(must_open(s.uri, 0));
+	end(&s, SIGTERM);
+	serve(&s, data);
+	refused(s.uri, 0, "read-only");
+	end(&s, SIGTERM);
+	serve(&s, cow);
+	refused(s.uri, 0, "holds data");
+	end(&s, SIGTERM);
+	serve(&s, coarse);
+	refused(s.uri, 0, "larger than a page");
+	end(&s, SIGTERM);
+}
+
+/* A server that accepts and says nothing. */
+static void test_mute(void **state)
+{
+	struct server s;
+	double from;
+
+	(void)state;
+	serve_disk(&s, 64 << 20);
+	stop(&s);
+	from = now();
+	{
+		struct tier_opts opts = { .path = s.uri, .timeout = 2 };
+		char err[512] = "";
+
+		assert_null(tier_open(&opts, err, sizeof(err)));
+		assert_non_null(strstr(err, "no answer"));
+	}
+	assert_true(now() - from < 5);
+	end(&s, SIGKILL);
+	unlink(s.disk);
+}
+
+static void touch(const char *path)
+{
+	close(open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+}
+
+/* What the server answers is what the caller is told. */
+static void test_errors(void **state)
+{
+	char bad[300], full[300], bad_file[320], full_file[320];
+	const char *reads[] = { "--filter=error",     "memory", "64M", "error-pread=EIO",
+				"error-pread-rate=1", bad_file, NULL };
+	const char *writes[] = { "--filter=error",	"memory",  "64M", "error-pwrite=ENOSPC",
+				 "error-pwrite-rate=1", full_file, NULL };
+	struct server s;
+	struct tier *t;
+
+	(void)state;
+	in_dir(bad, "bad");
+	in_dir(full, "full");
+	snprintf(bad_file, sizeof(bad_file), "error-pread-file=%s", bad);
+	snprintf(full_file, sizeof(full_file), "error-pwrite-file=%s", full);
+	serve(&s, reads);
+	t = must_open(s.uri, 0);
+	write_run(t, 0, 300, 1, true, 0);
+	touch(bad);
+	read_run(t, 0, 300, 1, true, -EIO);
+	unlink(bad);
+	read_run(t, 0, 300, 1, true, 0);
+	assert_false(t->ops->away(t->priv));
+	must_close(t);
+	end(&s, SIGTERM);
+
+	serve(&s, writes);
+	t = must_open(s.uri, 0);
+	write_run(t, 0, 300, 1, true, 0);
+	touch(full);
+	write_run(t, 300, 300, 1, false, -ENOSPC);
+	read_run(t, 0, 300, 1, false, 0);
+	unlink(full);
+	write_run(t, 300, 300, 2, false, 0);
+	read_run(t, 300, 300, 2, false, 0);
+	assert_int_equal(times_said(""), 0);
+	must_close(t);
+	end(&s, SIGTERM);
+}
+
+/* A page that cannot be read takes none of its neighbours along. */
+static void test_bad_page(void **state)
+{
+	/* The byte at 1 MiB + 10 pages. */
+	const char *args[] = { "eval",
+			       "get_size=echo 4M",
+			       "can_write=exit 0",
+			       "pwrite=cat >/dev/null",
+			       "pread=if [ $4 -le 1089536 ] && [ $(($4 + $3)) -gt 1089536 ]; then\n"
+			       "echo EIO >&2; exit 1; fi; head -c $3 /dev/zero",
+			       NULL };
+	char *mem = aligned_alloc(PAGE, 32 * PAGE);
+	struct swap_io io[32];
+	struct server s;
+	struct tier *t;
+
+	(void)state;
+	serve(&s, args);
+	t = must_open(s.uri, 0);
+	make_io(io, mem, 0, 32, false);
+	t->ops->read(t->priv, io, 32);
+	for (unsigned int i = 0; i < 32; i++)
+		assert_int_equal(io[i].error, i == 10 ? -EIO : 0);
+	free(mem);
+	must_close(t);
+	end(&s, SIGTERM);
+}
+
+static bool until(bool (*what)(struct tier *t), struct tier *t, double seconds)
+{
+	double from = now();
+
+	while (!what(t) && now() - from < seconds)
+		sleep_ms(10);
+	return what(t);
+}
+
+static bool is_away(struct tier *t)
+{
+	return t->ops->away(t->priv);
+}
+
+static bool is_there(struct tier *t)
+{
+	return !t->ops->away(t->priv);
+}
+
+/* Killed and started again under load: nobody sees anything but time. */
+static void test_restarted(void **state)
+{
+	bool stop = false;
+	struct worker *w;
+	struct server s;
+	struct tier *t;
+
+	(void)state;
+	serve_disk(&s, 64 << 20);
+	t = must_open(s.uri, 0);
+	w = start(t, 0, &stop);
+	for (unsigned int i = 0; i < 3; i++) {
+		sleep_ms(300);
+		end(&s, SIGKILL);
+		assert_true(until(is_away, t, 5));
+		sleep_ms(200 * i);
+		serve_disk(&s, 0);
+		assert_true(until(is_there, t, 5));
+	}
+	sleep_ms(200);
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	join(w);
+	/* One message each time it goes, one each time it is back. */
+	assert_int_equal(times_said(""), 6);
+	assert_int_equal(times_said("wait for the server"), 3);
+	assert_int_equal(times_said("is back\n"), 3);
+	must_close(t);
+	end(&s, SIGTERM);
+	unlink(s.disk);
+}
+
+/* Gone for longer than the limit, or there and mute: errors, in time; then back. */
+static void gone(bool mute)
+{
+	struct server s;
+	struct tier *t;
+	double from;
+
+	serve_disk(&s, 64 << 20);
+	t = must_open(s.uri, 2);
+	write_run(t, 0, 200, 1, true, 0);
+	if (mute)
+		stop(&s);
+	else
+		end(&s, SIGKILL);
+	/* The page can go elsewhere. */
+	from = now();
+	write_run(t, 200, 10, 1, false, -EAGAIN);
+	assert_true(now() - from < 1.9);
+	assert_true(is_away(t));
+	read_run(t, 0, 200, 1, false, -ETIMEDOUT);
+	assert_in_range((long)((now() - from) * 1000), 1900, 4000);
+	assert_true(times_said("pages on it cannot be read"));
+	/* From now on nobody waits. */
+	from = now();
+	read_run(t, 0, 10, 1, false, -ETIMEDOUT);
+	write_run(t, 0, 10, 2, false, -ETIMEDOUT);
+	t->ops->discard(t->priv, 0, 100);
+	assert_true(now() - from < 0.2);
+	if (mute)
+		end(&s, SIGKILL);
+	serve_disk(&s, 0);
+	assert_true(until(is_there, t, 5));
+	read_run(t, 0, 200, 1, false, 0);
+	write_run(t, 0, 200, 3, false, 0);
+	read_run(t, 0, 200, 3, false, 0);
+	assert_int_equal(times_said(""), 3);
+	must_close(t);
+	end(&s, SIGTERM);
+	unlink(s.disk);
+}
+
+static void test_gone(void **state)
+{
+	(void)state;
+	gone(false);
+}
+
+static void test_hangs(void **state)
+{
+	(void)state;
+	gone(true);
+}
+
+/* A server that comes back without what was on it says so, and cannot be taken for the old one. */
+static void test_forgetful(void **state)
+{
+	const char *args[] = { "memory", "64M", NULL };
+	const char *smaller[] = { "memory", "32M", NULL };
+	struct server s;
+	struct tier *t;
+
+	(void)state;
+	serve(&s, args);
+	t = must_open(s.uri, 2);
+	end(&s, SIGKILL);
+	assert_true(until(is_away, t, 5));
+	serve(&s, smaller);
+	sleep_ms(600);
+	assert_true(is_away(t));
+	end(&s, SIGKILL);
+	serve(&s, args);
+	assert_true(until(is_there, t, 5));
+	assert_true(times_said("not what was on it"));
+	must_close(t);
+	end(&s, SIGTERM);
+}
+
+/* One export, one vswap; but one that was killed does not keep it. */
+static void test_in_use(void **state)
+{
+	char id[16] = "somebody else!!";
+	struct server s;
+	struct tier *t;
+	double from;
+	int fd, status;
+	pid_t pid;
+
+	(void)state;
+	serve_disk(&s, 64 << 20);
+	t = must_open(s.uri, 0);
+	write_run(t, 0, 100, 1, false, 0);
+	refused(s.uri, 0, "in use by another vswap");
+	read_run(t, 0, 100, 1, false, 0);
+	must_close(t);
+	pid = fork();
+	if (!pid) {
+		t = tier_open(&(struct tier_opts){ .path = s.uri }, id, sizeof(id));
+		_exit(!t);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	from = now();
+	t = must_open(s.uri, 0);
+	assert_in_range((long)((now() - from) * 1000), 1900, 4000);
+	write_run(t, 0, 100, 1, false, 0);
+	/* Taken meanwhile: it is let alone. */
+	fd = open(s.disk, O_WRONLY | O_CLOEXEC);
+	while (!is_away(t)) {
+		assert_int_equal(pwrite(fd, id, sizeof(id), PAGE), sizeof(id));
+		sleep_ms(10);
+		assert_true(now() - from < 10);
+	}
+	close(fd);
+	read_run(t, 0, 100, 1, false, -ETIMEDOUT);
+	write_run(t, 0, 100, 1, false, -ETIMEDOUT);
+	assert_int_equal(times_said(""), 1);
+	assert_int_equal(times_said("another vswap uses it now"), 1);
+	must_close(t);
+	end(&s, SIGTERM);
+	unlink(s.disk);
+}
+
+static u64 blocks_of(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return (u64)st.st_blocks * 512;
+}
+
+/* What is not needed any more is given back, during the run and after it. */
+static void test_trim(void **state)
+{
+	struct server s;
+	struct tier *t;
+
+	(void)state;
+	serve_disk(&s, 64 << 20);
+	t = must_open(s.uri, 0);
+	write_run(t, 0, 4096, 1, false, 0);
+	assert_true(blocks_of(s.disk) >= 16 << 20);
+	t->ops->discard(t->priv, 512, 2048);
+	assert_in_range(blocks_of(s.disk), 8 << 20, 9 << 20);
+	read_run(t, 0, 512, 1, false, 0);
+	read_run(t, 512 + 2048, 512, 1, false, 0);
+	must_close(t);
+	assert_true(blocks_of(s.disk) < 1 << 20);
+	end(&s, SIGTERM);
+	unlink(s.disk);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_contents),  cmocka_unit_test(test_joined),
+		cmocka_unit_test(test_refused),	  cmocka_unit_test(test_mute),
+		cmocka_unit_test(test_errors),	  cmocka_unit_test(test_bad_page),
+		cmocka_unit_test(test_restarted), cmocka_unit_test(test_gone),
+		cmocka_unit_test(test_hangs),	  cmocka_unit_test(test_forgetful),
+		cmocka_unit_test(test_in_use),	  cmocka_unit_test(test_trim),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
