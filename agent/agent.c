@@ -1,0 +1,1072 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The part of vswap that lives inside a client.
+ *
+ * Two things can be done to a page only from within its own process: moving it
+ * out of reach in one step (UFFDIO_MOVE) and dropping it (MADV_DONTNEED).  The
+ * agent does these two, on the pager's word, and nothing else: no decision is
+ * taken here.
+ *
+ * It runs before main() as an ELF constructor, hands a userfaultfd to the
+ * supervisor, takes its traces out of the environment, and leaves one raw
+ * thread behind.  That thread has all signals blocked and a file table of its
+ * own, so the program can neither interrupt it nor close its descriptors.  It
+ * holds a reference to the userfaultfd: should the supervisor die, a touch of
+ * an evicted page hangs instead of reading zeros, until the thread sees the
+ * socket's end and kills the process.
+ *
+ * No libc, no malloc, no errno, no TLS: all of those are the program's.
+ */
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/mman.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include "sys.h"
+#include "uffd.h"
+#include "wire.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define E_AGAIN		11
+#define E_BUSY		16
+#define E_EXIST		17
+#define E_INTR		4
+#define E_NOENT		2
+
+#define GATE_TIMEOUT_NS 20000000L
+#define CHUNK_PAGES	64 /* moved in one go while the gate is held */
+#define STACK_BYTES	(32 << 10)
+#define EAGAIN_TRIES	64
+
+enum start_step {
+	STARTING,
+	ALONE, /* the thread has its own file table */
+	GO,    /* the pager knows this client: main() may run */
+};
+
+static struct {
+	int uffd, sock, mem;  /* mem: /proc/self/mem, reads what we may not touch */
+	int hold[WIRE_HOLDS]; /* + 1; userfaultfds of forked children */
+	struct agent_shared *shared;
+	char *frames;
+	char *staging;
+	uint32_t staging_pages;
+	uint32_t step; /* enum start_step, a futex */
+} agent;
+
+/* The linker's: where this object lies. */
+extern char __ehdr_start[] __attribute__((visibility("hidden")));
+extern char _end[] __attribute__((visibility("hidden")));
+
+/* The compiler may call these whatever it is told; hidden, so libc's stay libc's. */
+__attribute__((used)) void *memcpy(void *dst, const void *src, size_t n)
+{
+	void *d = dst;
+
+#if defined(__x86_64__)
+	__asm__ volatile("rep movsb" : "+D"(d), "+S"(src), "+c"(n) : : "memory");
+#else
+	unsigned long *to = d;
+	const unsigned long *from = src;
+
+	for (; n >= sizeof(*to); n -= sizeof(*to))
+		*to++ = *from++;
+	for (size_t i = 0; i < n; i++)
+		((volatile char *)to)[i] = ((const char *)from)[i];
+#endif
+	return dst;
+}
+
+__attribute__((used)) void *memset(void *dst, int c, size_t n)
+{
+	volatile char *d = dst;
+
+	while (n--)
+		*d++ = (char)c;
+	return dst;
+}
+
+long wire_futex(uint32_t *word, int op, uint32_t val, long timeout_ns)
+{
+	struct timespec ts = { timeout_ns / 1000000000L, timeout_ns % 1000000000L };
+
+	return sys4(SYS_futex, word, op, val, timeout_ns ? &ts : NULL);
+}
+
+static size_t length(const char *s)
+{
+	size_t n = 0;
+
+	while (s[n])
+		n++;
+	return n;
+}
+
+static bool starts(const char *s, const char *with)
+{
+	while (*with)
+		if (*s++ != *with++)
+			return false;
+	return true;
+}
+
+static void say(const char *text)
+{
+	/* The program's stderr as it is now; this thread has none of its own. */
+	long fd = sys3(SYS_openat, AT_FDCWD, "/proc/self/fd/2", O_WRONLY | O_APPEND | O_NOCTTY);
+
+	if (fd >= 0) {
+		sys3(SYS_write, fd, text, length(text));
+		sys1(SYS_close, fd);
+	}
+}
+
+/* The next number in a list of them, or 0; moves @p behind it. */
+static long next_number(const char **p)
+{
+	long n = 0;
+
+	while (**p && (**p < '0' || **p > '9'))
+		(*p)++;
+	while (**p >= '0' && **p <= '9')
+		n = n * 10 + *(*p)++ - '0';
+	return n;
+}
+
+/* Reads a small file of /proc into @buf and ends it with a NUL. */
+static long slurp(const char *path, char *buf, size_t len)
+{
+	long fd = sys3(SYS_openat, AT_FDCWD, path, O_RDONLY), n;
+
+	if (fd < 0)
+		return fd;
+	n = sys3(SYS_read, fd, buf, len - 1);
+	sys1(SYS_close, fd);
+	buf[n > 0 ? n : 0] = 0;
+	return n;
+}
+
+static size_t put_text(char *to, const char *text)
+{
+	memcpy(to, text, length(text));
+	return length(text);
+}
+
+static size_t put_number(char *to, long n)
+{
+	char digits[24];
+	size_t i = sizeof(digits), len;
+
+	do {
+		digits[--i] = '0' + n % 10;
+		n /= 10;
+	} while (n);
+	len = sizeof(digits) - i;
+	memcpy(to, digits + i, len);
+	return len;
+}
+
+/*
+ * Forked children share evicted pages with us, and read zeros once the last
+ * userfaultfd of theirs is closed: they go first, and we see them gone.
+ */
+static void kill_children(void)
+{
+	char path[96], list[4096];
+	long pid = sys0(SYS_getpid);
+
+	for (int round = 0; round < 1000; round++) {
+		const char *p;
+		size_t n;
+		long child;
+		bool any = false;
+
+		n = put_text(path, "/proc/self/task/");
+		n += put_number(path + n, pid);
+		n += put_text(path + n, "/children");
+		path[n] = 0;
+		if (slurp(path, list, sizeof(list)) <= 0)
+			return;
+		for (p = list; (child = next_number(&p));) {
+			siginfo_t info;
+
+			sys2(SYS_kill, child, SIGKILL);
+			/* A zombie has no memory any more; it is left for who waits for it. */
+			info.si_pid = 0;
+			if (sys6(SYS_waitid, 1 /* P_PID */, child, (long)&info,
+				 4 | 1 | 0x01000000 /* WEXITED | WNOHANG | WNOWAIT */, 0, 0) ||
+			    info.si_pid != child)
+				any = true;
+		}
+		if (!any)
+			return;
+		sys0(SYS_sched_yield);
+	}
+}
+
+static void die(const char *text) __attribute__((noreturn));
+static void die(const char *text)
+{
+	say(text);
+	for (int i = 0; i < WIRE_HOLDS; i++)
+		if (agent.hold[i]) {
+			kill_children();
+			break;
+		}
+	for (;;)
+		sys2(SYS_kill, sys0(SYS_getpid), SIGKILL);
+}
+
+#define SUPERVISOR_GONE \
+	"vswap: supervisor died: pages of this program are lost with it (killed, start it again)\n"
+
+/* ---- messages -------------------------------------------------------- */
+
+static long send_msg(int sock, struct wire_msg *msg, int fd)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { msg, sizeof(*msg) };
+	struct msghdr hdr = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		struct cmsghdr *c = &control.align;
+
+		hdr.msg_control = control.buf;
+		hdr.msg_controllen = CMSG_SPACE(sizeof(int));
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	}
+	for (;;) {
+		long ret = sys3(SYS_sendmsg, sock, &hdr, MSG_NOSIGNAL);
+
+		if (ret != -E_INTR)
+			return ret == (long)sizeof(*msg) ? 0 : ret < 0 ? ret : -5;
+	}
+}
+
+/*
+ * Returns 0, or a negative number at the end of the connection.  Up to @nr
+ * descriptors that come along go to @fds, -1 for those that do not.
+ */
+static long recv_msg(int sock, struct wire_msg *msg, int *fds, int nr)
+{
+	union {
+		char buf[CMSG_SPACE(2 * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { msg, sizeof(*msg) };
+	struct msghdr hdr = { .msg_iov = &iov, .msg_iovlen = 1 };
+	long ret;
+
+	hdr.msg_control = control.buf;
+	hdr.msg_controllen = sizeof(control.buf);
+	do {
+		ret = sys3(SYS_recvmsg, sock, &hdr, MSG_CMSG_CLOEXEC);
+	} while (ret == -E_INTR);
+	if (ret != (long)sizeof(*msg) || msg->magic != WIRE_MAGIC)
+		return -1;
+	for (int i = 0; i < nr; i++)
+		fds[i] = -1;
+	if (hdr.msg_controllen >= CMSG_LEN(sizeof(int)) && control.align.cmsg_type == SCM_RIGHTS &&
+	    control.align.cmsg_len <= CMSG_LEN(nr * sizeof(int)))
+		memcpy(fds, CMSG_DATA(&control.align), control.align.cmsg_len - CMSG_LEN(0));
+	return 0;
+}
+
+/* ---- eviction -------------------------------------------------------- */
+
+static void check_supervisor(void)
+{
+	char c;
+
+	if (sys6(SYS_recvfrom, agent.sock, (long)&c, 1, MSG_PEEK | MSG_DONTWAIT, 0, 0) == 0)
+		die(SUPERVISOR_GONE);
+}
+
+/* Returns false when the batch was cancelled. */
+static bool gate_enter(void)
+{
+	for (;;) {
+		switch (gate_lock(&agent.shared->gate, GATE_TO_MOVE, GATE_TIMEOUT_NS)) {
+		case GATE_ENTERED:
+			return true;
+		case GATE_CANCELLED:
+			return false;
+		case GATE_TIMEDOUT:
+			check_supervisor();
+		}
+	}
+}
+
+static void gate_leave(void)
+{
+	gate_unlock(&agent.shared->gate, GATE_TO_MOVE);
+}
+
+static bool cancelled(void)
+{
+	return __atomic_load_n(&agent.shared->gate, __ATOMIC_ACQUIRE) & GATE_CANCEL;
+}
+
+static void set_results(uint32_t first, uint32_t n, enum agent_result what)
+{
+	while (n--)
+		agent.shared->result[first++] = what;
+}
+
+/*
+ * Move pages [first, first + n) of a run to staging.  Returns how many pages
+ * were dealt with: moved, or found not to be movable; 0: stop here.
+ */
+static uint32_t move_chunk(uint64_t addr, uint32_t first, uint32_t n, uint32_t *stage)
+{
+	struct uffdio_move mv = {
+		.dst = (uint64_t)agent.staging + *stage * WIRE_PAGE,
+		.src = addr,
+		.len = n * WIRE_PAGE,
+		.mode = UFFDIO_MOVE_MODE_DONTWAKE,
+	};
+	uint32_t moved = 0;
+	long ret;
+
+	if (!gate_enter())
+		return 0;
+	ret = sys3(SYS_ioctl, agent.uffd, UFFDIO_MOVE, &mv);
+	gate_leave();
+	if (mv.move > 0)
+		moved = mv.move / WIRE_PAGE;
+
+	for (uint32_t i = 0; i < moved; i++) {
+		uint32_t frame = agent.shared->frame[first + i];
+
+		memcpy(agent.frames + frame * WIRE_PAGE, agent.staging + (*stage + i) * WIRE_PAGE,
+		       WIRE_PAGE);
+	}
+	set_results(first, moved, PAGE_GONE);
+	*stage += moved;
+	if (moved || ret == -E_AGAIN)
+		return moved;
+	if (ret == -E_NOENT) {
+		set_results(first, 1, PAGE_STAYED);
+		return 1;
+	}
+	if (ret == -E_BUSY) {
+		set_results(first, 1, PAGE_BUSY);
+		return 1;
+	}
+	/* The mapping itself does not allow it (EINVAL), or the process is going. */
+	set_results(first, n, PAGE_REFUSED);
+	return n;
+}
+
+/*
+ * Staging is registered with the same userfaultfd (a move's destination must
+ * be), so dropping its pages would post a REMOVE event for ourselves to wait
+ * on.  Taking it off the register for that long avoids it.
+ */
+static long staging_register(void)
+{
+	struct uffdio_register reg = {
+		.range = { (uint64_t)agent.staging, agent.staging_pages * WIRE_PAGE },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	return sys3(SYS_ioctl, agent.uffd, UFFDIO_REGISTER, &reg);
+}
+
+static void staging_clear(uint32_t pages)
+{
+	struct uffdio_range all = { (uint64_t)agent.staging, agent.staging_pages * WIRE_PAGE };
+
+	if (!pages)
+		return;
+	if (sys3(SYS_ioctl, agent.uffd, UFFDIO_UNREGISTER, &all) ||
+	    sys3(SYS_madvise, agent.staging, pages * WIRE_PAGE, MADV_DONTNEED) ||
+	    staging_register())
+		die("vswap: agent: staging area cannot be cleared: memory can no longer be "
+		    "limited (killed)\n");
+}
+
+static void evict(void)
+{
+	struct agent_shared *sh = agent.shared;
+	uint32_t stage = 0;
+
+	for (uint32_t r = 0; r < sh->nr_runs; r++) {
+		uint64_t addr = sh->run[r].addr;
+		uint32_t first = sh->run[r].first;
+		uint32_t left = sh->run[r].pages;
+		int tries = 0;
+
+		while (left) {
+			uint32_t n = left < CHUNK_PAGES ? left : CHUNK_PAGES;
+			uint32_t done;
+
+			if (cancelled())
+				goto out;
+			done = move_chunk(addr, first, n, &stage);
+			if (!done && ++tries > EAGAIN_TRIES)
+				goto out;
+			if (!done)
+				sys0(SYS_sched_yield);
+			addr += done * WIRE_PAGE;
+			first += done;
+			left -= done;
+		}
+	}
+out:
+	staging_clear(stage);
+}
+
+static long write_protect(uint64_t addr, uint32_t pages, bool on)
+{
+	struct uffdio_writeprotect wp = {
+		.range = { addr, pages * WIRE_PAGE },
+		.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+	};
+
+	return sys3(SYS_ioctl, agent.uffd, UFFDIO_WRITEPROTECT, &wp);
+}
+
+static bool present(uint64_t addr)
+{
+	unsigned char vec = 0;
+
+	return sys3(SYS_mincore, addr, WIRE_PAGE, &vec) == 0 && (vec & 1);
+}
+
+/*
+ * The pager has read the events of our MADV_DONTNEED up to @end, or it would not
+ * have come so far; but it may still be about to look whose they are.
+ */
+static void await_own_events(uint64_t end)
+{
+	while (__atomic_load_n(&agent.shared->drop_start, __ATOMIC_ACQUIRE) < end && !cancelled()) {
+		check_supervisor();
+		sys0(SYS_sched_yield);
+	}
+}
+
+/*
+ * Drop @n copied pages.  Returns how many are gone: where the range reaches over
+ * several mappings, one of them may not allow it after others did.
+ */
+static uint32_t drop(uint64_t addr, uint32_t n)
+{
+	struct agent_shared *sh = agent.shared;
+	uint32_t gone = 0;
+
+	__atomic_store_n(&sh->drop_start, addr, __ATOMIC_RELAXED);
+	__atomic_store_n(&sh->drop_end, addr + n * WIRE_PAGE, __ATOMIC_RELAXED);
+	__atomic_store_n(&sh->dropping, 1, __ATOMIC_RELEASE);
+	if (!sys3(SYS_madvise, addr, n * WIRE_PAGE, MADV_DONTNEED))
+		gone = n;
+	else
+		while (gone < n && !present(addr + gone * WIRE_PAGE))
+			gone++;
+	await_own_events(addr + gone * WIRE_PAGE);
+	__atomic_store_n(&sh->dropping, 0, __ATOMIC_RELEASE);
+	return gone;
+}
+
+/*
+ * Where UFFDIO_MOVE is not to be had (by the kernel's age, or for a mapping that
+ * is not writable): stop writers, copy, drop.  A write that comes meanwhile
+ * waits in the pager for the end of the batch.
+ */
+static void evict_copy_run(uint64_t addr, uint32_t first, uint32_t n)
+{
+	struct agent_shared *sh = agent.shared;
+	uint32_t copied = 0;
+	long ret;
+
+	if (!gate_enter())
+		return;
+	ret = write_protect(addr, n, true);
+	gate_leave();
+	if (ret) {
+		set_results(first, n, ret == -E_AGAIN ? PAGE_STAYED : PAGE_REFUSED);
+		return;
+	}
+	/* By way of the kernel: a page unmapped by now must not be our crash. */
+	while (copied < n && present(addr + copied * WIRE_PAGE) &&
+	       sys4(SYS_pread64, agent.mem, agent.frames + sh->frame[first + copied] * WIRE_PAGE,
+		    WIRE_PAGE, addr + copied * WIRE_PAGE) == (long)WIRE_PAGE)
+		copied++;
+	if (cancelled())
+		copied = 0;
+	if (copied) {
+		uint32_t gone = drop(addr, copied);
+
+		set_results(first, gone, PAGE_GONE);
+		set_results(first + gone, copied - gone, PAGE_REFUSED);
+		copied = gone;
+	}
+	if (copied < n)
+		write_protect(addr + copied * WIRE_PAGE, n - copied, false);
+}
+
+static void evict_copy(void)
+{
+	struct agent_shared *sh = agent.shared;
+
+	for (uint32_t r = 0; r < sh->nr_runs; r++)
+		for (uint32_t i = 0; i < sh->run[r].pages; i += CHUNK_PAGES) {
+			uint32_t n = sh->run[r].pages - i;
+
+			if (cancelled())
+				return;
+			evict_copy_run(sh->run[r].addr + i * WIRE_PAGE, sh->run[r].first + i,
+				       n < CHUNK_PAGES ? n : CHUNK_PAGES);
+		}
+}
+
+/* A page shared by a fork stays shared until it is written, the child gone or not. */
+static void populate(void)
+{
+	struct agent_shared *sh = agent.shared;
+
+	for (uint32_t r = 0; r < sh->nr_runs && !cancelled(); r++)
+		sys3(SYS_madvise, sh->run[r].addr, sh->run[r].pages * WIRE_PAGE,
+		     MADV_POPULATE_WRITE);
+}
+
+static void step(enum start_step to)
+{
+	__atomic_store_n(&agent.step, to, __ATOMIC_RELEASE);
+	wire_futex(&agent.step, FUTEX_WAKE, 1, 0);
+}
+
+static void wait_step(enum start_step until)
+{
+	uint32_t now;
+
+	while ((now = __atomic_load_n(&agent.step, __ATOMIC_ACQUIRE)) < until)
+		wire_futex(&agent.step, FUTEX_WAIT, now, 0);
+}
+
+/* The program's files must not stay open because of us. */
+static void close_all_but(int fd1, int fd2, int fd3)
+{
+	unsigned int keep[] = { fd1, fd2, fd3 }, from = 0;
+
+	for (int i = 0; i < 2; i++)
+		for (int j = 0; j < 2; j++)
+			if (keep[j] > keep[j + 1]) {
+				unsigned int swap = keep[j];
+
+				keep[j] = keep[j + 1];
+				keep[j + 1] = swap;
+			}
+	for (int i = 0; i < 3; i++) {
+		if (keep[i] > from)
+			sys3(SYS_close_range, from, keep[i] - 1, 0);
+		from = keep[i] + 1;
+	}
+	sys3(SYS_close_range, from, ~0u, 0);
+}
+
+static void command(void)
+{
+	struct wire_msg msg = { .magic = WIRE_MAGIC, .type = WIRE_DONE };
+
+	switch (__atomic_load_n(&agent.shared->op, __ATOMIC_ACQUIRE)) {
+	case AGENT_EVICT:
+		evict();
+		break;
+	case AGENT_EVICT_COPY:
+		evict_copy();
+		break;
+	case AGENT_POPULATE:
+		populate();
+		break;
+	}
+	if (send_msg(agent.sock, &msg, -1))
+		die(SUPERVISOR_GONE);
+}
+
+static void thread_main(void *unused)
+{
+	struct wire_msg msg;
+	static const char name[] = "vswap-agent";
+	int fd;
+
+	(void)unused;
+	sys5(SYS_prctl, 15 /* PR_SET_NAME */, name, 0, 0, 0);
+	if (sys1(SYS_unshare, CLONE_FILES))
+		die("vswap: agent: unshare: file table cannot be set apart (killed)\n");
+	close_all_but(agent.uffd, agent.sock, agent.mem);
+	step(ALONE);
+
+	for (;;) {
+		if (recv_msg(agent.sock, &msg, &fd, 1))
+			die(SUPERVISOR_GONE);
+		switch (msg.type) {
+		case WIRE_GO:
+			step(GO);
+			break;
+		case WIRE_CMD:
+			command();
+			break;
+		case WIRE_HOLD:
+			if (fd >= 0 && msg.hold < WIRE_HOLDS)
+				agent.hold[msg.hold] = fd + 1;
+			break;
+		case WIRE_DROP:
+			if (msg.hold < WIRE_HOLDS && agent.hold[msg.hold]) {
+				sys1(SYS_close, agent.hold[msg.hold] - 1);
+				agent.hold[msg.hold] = 0;
+			}
+			break;
+		}
+	}
+}
+
+static void *map(size_t bytes, int prot, int flags, int fd)
+{
+	long ret = sys6(SYS_mmap, 0, bytes, prot, flags, fd, 0);
+
+	return ret < 0 && ret > -4096 ? NULL : (void *)ret;
+}
+
+/* ---- what the program execs -------------------------------------------- */
+
+/*
+ * A program that becomes another one by exec, or starts others, takes the agent
+ * along: our two variables are put into the environment that is passed on, and
+ * taken out again by the agent over there.  These wrappers stand before libc's
+ * functions of the same name; those are looked up once, at start, for a child of
+ * vfork() must not.  What libc starts by itself, in system() and popen(), is not
+ * seen here: their command line is made to say it.
+ */
+#define EXPORT __attribute__((visibility("default")))
+
+extern void *dlsym(void *, const char *) __attribute__((weak));
+extern char **environ __attribute__((weak));
+
+typedef int exec_fn(const char *, char *const[], char *const[]);
+typedef int fexec_fn(int, char *const[], char *const[]);
+typedef int execat_fn(int, const char *, char *const[], char *const[], int);
+typedef int system_fn(const char *);
+typedef void *popen_fn(const char *, const char *);
+typedef int spawn_fn(int *, const char *, const void *, const void *, char *const[], char *const[]);
+
+static struct {
+	char space[128]; /* VSWAP_SPACE=... */
+	char path[4096]; /* of this object */
+	exec_fn *execve, *execvpe;
+	fexec_fn *fexecve;
+	execat_fn *execveat;
+	spawn_fn *spawn, *spawnp;
+	system_fn *system;
+	popen_fn *popen;
+} heir;
+
+static void heir_resolve(void)
+{
+	void *next = (void *)-1L; /* RTLD_NEXT */
+
+	if (!dlsym)
+		return;
+	heir.execve = (exec_fn *)dlsym(next, "execve");
+	heir.execvpe = (exec_fn *)dlsym(next, "execvpe");
+	heir.fexecve = (fexec_fn *)dlsym(next, "fexecve");
+	heir.execveat = (execat_fn *)dlsym(next, "execveat");
+	heir.spawn = (spawn_fn *)dlsym(next, "posix_spawn");
+	heir.spawnp = (spawn_fn *)dlsym(next, "posix_spawnp");
+	heir.system = (system_fn *)dlsym(next, "system");
+	heir.popen = (popen_fn *)dlsym(next, "popen");
+}
+
+static size_t count(char *const v[])
+{
+	size_t n = 0;
+
+	while (v && v[n])
+		n++;
+	return n;
+}
+
+static size_t preload_bytes(char *const env[])
+{
+	size_t n = sizeof("LD_PRELOAD=:") + length(heir.path);
+
+	for (; env && *env; env++)
+		if (starts(*env, "LD_PRELOAD="))
+			n += length(*env);
+	return n;
+}
+
+/* @to has room for two more than @env has, @preload for preload_bytes(). */
+static char **heir_env(char *const env[], char **to, char *preload)
+{
+	const char *old = NULL;
+	size_t n = 0, at;
+
+	for (; env && *env; env++)
+		if (starts(*env, "LD_PRELOAD="))
+			old = *env + length("LD_PRELOAD=");
+		else if (!starts(*env, WIRE_ENV "="))
+			to[n++] = *env;
+	memcpy(preload, "LD_PRELOAD=", length("LD_PRELOAD="));
+	at = length("LD_PRELOAD=");
+	memcpy(preload + at, heir.path, length(heir.path));
+	at += length(heir.path);
+	if (old && *old) {
+		preload[at++] = ':';
+		memcpy(preload + at, old, length(old));
+		at += length(old);
+	}
+	preload[at] = 0;
+	to[n++] = preload;
+	to[n++] = heir.space;
+	to[n] = NULL;
+	return to;
+}
+
+/* The environment to pass on, on the caller's stack: no allocation in a vfork()ed child. */
+#define HEIR_ENV(env)                                                                     \
+	(*heir.space ? heir_env(env, __builtin_alloca((count(env) + 3) * sizeof(char *)), \
+				__builtin_alloca(preload_bytes(env))) :                   \
+		       (char **)(env))
+
+EXPORT int execve(const char *path, char *const argv[], char *const env[])
+{
+	return heir.execve(path, argv, HEIR_ENV(env));
+}
+
+EXPORT int execvpe(const char *file, char *const argv[], char *const env[])
+{
+	return heir.execvpe(file, argv, HEIR_ENV(env));
+}
+
+EXPORT int execv(const char *path, char *const argv[])
+{
+	return execve(path, argv, environ);
+}
+
+EXPORT int execvp(const char *file, char *const argv[])
+{
+	return execvpe(file, argv, environ);
+}
+
+EXPORT int fexecve(int fd, char *const argv[], char *const env[])
+{
+	return heir.fexecve(fd, argv, HEIR_ENV(env));
+}
+
+EXPORT int execveat(int dir, const char *path, char *const argv[], char *const env[], int flags)
+{
+	return heir.execveat(dir, path, argv, HEIR_ENV(env), flags);
+}
+
+EXPORT int posix_spawn(int *pid, const char *path, const void *actions, const void *attr,
+		       char *const argv[], char *const env[])
+{
+	return heir.spawn(pid, path, actions, attr, argv, HEIR_ENV(env));
+}
+
+EXPORT int posix_spawnp(int *pid, const char *file, const void *actions, const void *attr,
+			char *const argv[], char *const env[])
+{
+	return heir.spawnp(pid, file, actions, attr, argv, HEIR_ENV(env));
+}
+
+static bool quotable(const char *s)
+{
+	while (*s && *s != '\'')
+		s++;
+	return !*s;
+}
+
+/*
+ * @command for the shell, with our variables set for what it starts; the shell
+ * itself stays as it is.  To be unmapped, *bytes of it; NULL: take the plain one.
+ */
+static char *heir_command(const char *command, size_t *bytes)
+{
+	static const char middle[] = "' LD_PRELOAD='", last[] = "'${LD_PRELOAD:+:$LD_PRELOAD}; ";
+	const char *name = heir.space + length(WIRE_ENV "=");
+	size_t at = 0;
+	char *text;
+
+	if (!command || !*heir.space || !quotable(name) || !quotable(heir.path))
+		return NULL;
+	*bytes = sizeof("export " WIRE_ENV "='") + length(name) + sizeof(middle) +
+		 length(heir.path) + sizeof(last) + length(command);
+	text = map(*bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	if (!text)
+		return NULL;
+	at += put_text(text + at, "export " WIRE_ENV "='");
+	at += put_text(text + at, name);
+	at += put_text(text + at, middle);
+	at += put_text(text + at, heir.path);
+	at += put_text(text + at, last);
+	at += put_text(text + at, command);
+	text[at] = 0;
+	return text;
+}
+
+EXPORT int system(const char *command)
+{
+	size_t bytes = 0;
+	char *text = heir_command(command, &bytes);
+	int ret = heir.system(text ? text : command);
+
+	if (text)
+		sys2(SYS_munmap, text, bytes);
+	return ret;
+}
+
+EXPORT void *popen(const char *command, const char *mode)
+{
+	size_t bytes = 0;
+	char *text = heir_command(command, &bytes);
+	void *ret = heir.popen(text ? text : command, mode);
+
+	if (text)
+		sys2(SYS_munmap, text, bytes);
+	return ret;
+}
+
+static size_t count_args(va_list ap)
+{
+	size_t n = 1;
+
+	while (va_arg(ap, char *))
+		n++;
+	return n;
+}
+
+static void take_args(char **argv, const char *arg, va_list *ap)
+{
+	*argv++ = (char *)arg;
+	while ((*argv++ = va_arg(*ap, char *)))
+		;
+}
+
+/* @ap is left behind the NULL that ends the arguments. */
+#define ARGS(argv, arg, ap)                                                     \
+	do {                                                                    \
+		va_start(ap, arg);                                              \
+		argv = __builtin_alloca((count_args(ap) + 1) * sizeof(char *)); \
+		va_end(ap);                                                     \
+		va_start(ap, arg);                                              \
+		take_args(argv, arg, &ap);                                      \
+	} while (0)
+
+EXPORT int execl(const char *path, const char *arg, ...)
+{
+	char **argv;
+	va_list ap;
+
+	ARGS(argv, arg, ap);
+	va_end(ap);
+	return execve(path, argv, environ);
+}
+
+EXPORT int execlp(const char *file, const char *arg, ...)
+{
+	char **argv;
+	va_list ap;
+
+	ARGS(argv, arg, ap);
+	va_end(ap);
+	return execvpe(file, argv, environ);
+}
+
+EXPORT int execle(const char *path, const char *arg, ...)
+{
+	char **argv, **env;
+	va_list ap;
+
+	ARGS(argv, arg, ap);
+	env = va_arg(ap, char **);
+	va_end(ap);
+	return execve(path, argv, env);
+}
+
+/* ---- start ----------------------------------------------------------- */
+
+/*
+ * Takes our variable out, and this object's path out of LD_PRELOAD; both are
+ * kept for what the program may exec.  False: they are not there.
+ */
+static bool clean_env(char **envp)
+{
+	char **to = envp;
+
+	for (char **from = envp; *from; from++) {
+		char *var = *from;
+
+		if (starts(var, WIRE_ENV "=")) {
+			if (length(var) >= sizeof(heir.space))
+				return false;
+			memcpy(heir.space, var, length(var) + 1);
+			continue;
+		}
+		if (starts(var, "LD_PRELOAD=")) {
+			/* This object stands first; what follows the colon was there before. */
+			char *value = var + length("LD_PRELOAD=");
+			char *rest = value;
+
+			while (*rest && *rest != ':')
+				rest++;
+			if (rest - value >= (long)sizeof(heir.path))
+				return false;
+			memcpy(heir.path, value, rest - value);
+			if (!*rest)
+				continue;
+			rest++;
+			while ((*value++ = *rest++))
+				;
+		}
+		*to++ = var;
+	}
+	*to = NULL;
+	return *heir.space && *heir.path;
+}
+
+static long open_uffd(void)
+{
+	long fd = sys1(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	long dev, ret;
+
+	if (fd >= 0)
+		return fd;
+	dev = sys3(SYS_openat, AT_FDCWD, "/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	if (dev < 0)
+		return fd;
+	ret = sys3(SYS_ioctl, dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	sys1(SYS_close, dev);
+	return ret;
+}
+
+static long connect_to(const char *name)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	size_t len = length(name);
+	long fd, ret;
+
+	if (len + 1 > sizeof(addr.sun_path))
+		return -22;
+	memcpy(addr.sun_path + 1, name, len);
+	fd = sys3(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return fd;
+	ret = sys3(SYS_connect, fd, &addr, offsetof(struct sockaddr_un, sun_path) + 1 + len);
+	if (ret < 0) {
+		sys1(SYS_close, fd);
+		return ret;
+	}
+	return fd;
+}
+
+/* All that can fail, in order; the pager tells the user which step did. */
+static long set_up(struct wire_msg *ready)
+{
+	struct wire_msg msg = { .magic = WIRE_MAGIC, .type = WIRE_HELLO };
+	char *area, *stack;
+	size_t guard = WIRE_PAGE, staging, area_bytes;
+	unsigned long all = ~0UL, old;
+	long ret = open_uffd();
+	int fds[2];
+
+	if (ret < 0)
+		msg.error = -ret;
+	agent.uffd = ret;
+	agent.mem = sys3(SYS_openat, AT_FDCWD, "/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	if (agent.mem < 0 && !msg.error)
+		msg.error = -agent.mem;
+	ret = send_msg(agent.sock, &msg, agent.uffd);
+	if (ret || msg.error)
+		return -1;
+	if (recv_msg(agent.sock, &msg, fds, 2) || msg.type != WIRE_WELCOME || fds[1] < 0)
+		return -1;
+	agent.shared = map(SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0]);
+	agent.frames = map(msg.frames_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1]);
+	sys1(SYS_close, fds[0]);
+	sys1(SYS_close, fds[1]);
+	if (!agent.shared || !agent.frames)
+		return -1;
+	agent.staging_pages = msg.staging_pages;
+	staging = agent.staging_pages * WIRE_PAGE;
+
+	/* guard | staging | guard | stack: no neighbour may merge with any of it */
+	area_bytes = staging + STACK_BYTES + 3 * guard;
+	area = map(area_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	if (!area)
+		return -1;
+	agent.staging = area + guard;
+	stack = agent.staging + staging + guard;
+	if (sys3(SYS_mprotect, agent.staging, staging, PROT_READ | PROT_WRITE) ||
+	    sys3(SYS_mprotect, stack, STACK_BYTES, PROT_READ | PROT_WRITE))
+		return -1;
+	/* Not there in a child: it has no agent.  No huge pages: moves are by page. */
+	sys3(SYS_madvise, agent.staging, staging, MADV_NOHUGEPAGE);
+	if (sys3(SYS_madvise, agent.staging, staging, MADV_DONTFORK) ||
+	    sys3(SYS_madvise, agent.shared, SHARED_BYTES, MADV_DONTFORK) ||
+	    sys3(SYS_madvise, agent.frames, msg.frames_bytes, MADV_DONTFORK) || staging_register())
+		return -1;
+
+	ready->own[0] =
+		(struct wire_range){ (uint64_t)__ehdr_start, ((uint64_t)_end + 0xfff) & ~0xfffUL };
+	ready->own[1] = (struct wire_range){ (uint64_t)area, (uint64_t)area + area_bytes };
+
+	/* The thread inherits the mask: nothing will ever be delivered to it. */
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof(all));
+	ret = sys_thread(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
+				 CLONE_SYSVSEM,
+			 stack + STACK_BYTES, thread_main, NULL);
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, sizeof(all));
+	if (ret < 0)
+		return -1;
+	ready->tid = ret;
+	wait_step(ALONE);
+	return 0;
+}
+
+__attribute__((constructor)) static void agent_start(int argc, char **argv, char **envp)
+{
+	struct wire_msg ready = { .magic = WIRE_MAGIC, .type = WIRE_READY };
+	long sock;
+
+	(void)argc;
+	(void)argv;
+	if (!clean_env(envp))
+		return;
+	heir_resolve();
+	sock = connect_to(heir.space + length(WIRE_ENV "="));
+	if (sock < 0)
+		die("vswap: agent: supervisor cannot be reached (killed before main)\n");
+	agent.sock = sock;
+	if (set_up(&ready)) {
+		ready.error = 12;
+		send_msg(sock, &ready, -1);
+		/* The supervisor says why and ends this process. */
+		for (;;)
+			sys0(SYS_pause);
+	}
+	if (send_msg(sock, &ready, -1))
+		die(SUPERVISOR_GONE);
+	/* The thread has its own copies; the program gets the numbers. */
+	sys1(SYS_close, agent.uffd);
+	sys1(SYS_close, agent.sock);
+	sys1(SYS_close, agent.mem);
+	wait_step(GO);
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What agent and pager say to each other.
+ *
+ * The agent connects to the supervisor's socket, hands over a userfaultfd and
+ * gets two shared memory objects back: a control block of its own, and the
+ * frames it copies evicted pages into.  After that the socket only carries "look at the control
+ * block" in both directions, and its end tells either side of the other's
+ * death.
+ *
+ * The gate
+ * --------
+ * Reading a REMOVE, UNMAP, REMAP or FORK event from the userfaultfd lets the
+ * program go on; from then on it may map something else at the same address.
+ * So an event must not be read while a UFFDIO_COPY or UFFDIO_MOVE decided
+ * before the event is still to come.  The gate is a readers-writer lock in
+ * shared memory: moves and copies hold it shared, whoever reads the
+ * userfaultfd holds it exclusively until an event that was read is followed.
+ */
+#ifndef AGENT_WIRE_H
+#define AGENT_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WIRE_MAGIC     0x70617773760001ULL /* the last digits are the version */
+#define WIRE_ENV       "VSWAP_SPACE"	   /* abstract socket name, without its NUL */
+#define WIRE_PAGE      4096UL
+#define WIRE_ETIMEDOUT 110
+
+/* Children of one process whose userfaultfds its agent keeps for the worst case. */
+#define WIRE_HOLDS 256
+
+enum wire_type {
+	WIRE_HELLO = 1, /* agent: with the userfaultfd, or error set */
+	WIRE_WELCOME,	/* pager: with control block and frames */
+	WIRE_READY,	/* agent: its ranges, thread is up */
+	WIRE_GO,	/* pager: the program may begin */
+	WIRE_CMD,	/* pager: a command waits in the control block */
+	WIRE_DONE,	/* agent: its result is there */
+	WIRE_HOLD,	/* pager: keep this userfaultfd of a forked child, number @hold */
+	WIRE_DROP,	/* pager: close it */
+};
+
+struct wire_range {
+	uint64_t start, end;
+};
+
+#define WIRE_RANGES 4
+
+struct wire_msg {
+	uint64_t magic;
+	uint32_t type;			    /* enum wire_type */
+	uint32_t error;			    /* errno of what could not be done, 0 */
+	uint64_t frames_bytes;		    /* WELCOME: size of the frames' memory */
+	uint32_t staging_pages;		    /* WELCOME */
+	uint32_t tid;			    /* READY: the agent's thread */
+	uint64_t hold;			    /* HOLD, DROP */
+	struct wire_range own[WIRE_RANGES]; /* READY: never to be managed */
+};
+
+enum agent_op {
+	AGENT_EVICT = 1,  /* move runs out, copy them to frames, drop them */
+	AGENT_EVICT_COPY, /* the same by write-protect, copy, MADV_DONTNEED */
+	AGENT_POPULATE,	  /* make pages a fork has shared the program's own again */
+};
+
+enum agent_result {
+	PAGE_STAYED = 0, /* a hole by now, or the batch was cancelled */
+	PAGE_GONE,	 /* its bytes are in the frame, the program has it no more */
+	PAGE_BUSY,	 /* shared after a fork, or pinned */
+	PAGE_REFUSED,	 /* the kind of mapping does not allow it */
+};
+
+#define BATCH_PAGES 512
+#define BATCH_RUNS  512
+
+struct agent_run {
+	uint64_t addr;
+	uint32_t pages;
+	uint32_t first; /* index of its first page in frame[] and result[] */
+};
+
+struct agent_shared {
+	uint32_t gate;
+	/*
+	 * AGENT_EVICT_COPY: what is left to be heard of the agent's last
+	 * MADV_DONTNEED, so that the pager knows those REMOVE events for the
+	 * agent's own.  The pager moves the start on; the agent waits for it to
+	 * reach the end before it reports or goes on.
+	 */
+	uint64_t drop_start, drop_end;
+	uint32_t dropping; /* it is under way */
+	uint32_t unused;
+	uint32_t op; /* enum agent_op */
+	uint32_t nr_runs;
+	struct agent_run run[BATCH_RUNS];
+	uint32_t frame[BATCH_PAGES]; /* frame number for each page */
+	uint8_t result[BATCH_PAGES]; /* enum agent_result */
+};
+
+#define SHARED_BYTES ((sizeof(struct agent_shared) + WIRE_PAGE - 1) & ~(WIRE_PAGE - 1))
+
+/*
+ * futex(2) without errno: 0 or more, or -errno.  Each side has its own, since
+ * the agent has no libc.
+ */
+long wire_futex(uint32_t *word, int op, uint32_t val, long timeout_ns);
+
+#define GATE_READER	0x80000000u /* somebody reads the userfaultfd */
+#define GATE_WAITERS	0x40000000u
+#define GATE_CANCEL	0x20000000u /* the batch under way shall end: no more moves */
+#define GATE_HOLDERS	0x1fffffffu
+#define GATE_SPIN	400
+#define GATE_FUTEX_WAIT 0
+#define GATE_FUTEX_WAKE 1
+
+enum gate_for {
+	GATE_TO_COPY, /* shared */
+	GATE_TO_MOVE, /* shared, and given up when the batch is cancelled */
+	GATE_TO_READ, /* exclusive */
+};
+
+enum gate_result {
+	GATE_ENTERED,
+	GATE_TIMEDOUT,
+	GATE_CANCELLED,
+};
+
+static inline void gate_relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+/*
+ * Take the gate.  GATE_TIMEDOUT: not to be had for @timeout_ns; the caller sees
+ * whether the other side is still alive, and tries again.
+ */
+static inline enum gate_result gate_lock(uint32_t *gate, enum gate_for what, long timeout_ns)
+{
+	uint32_t block = what == GATE_TO_READ ? GATE_READER | GATE_HOLDERS : GATE_READER;
+	unsigned int spin = 0;
+
+	for (;;) {
+		uint32_t old = __atomic_load_n(gate, __ATOMIC_RELAXED);
+
+		if (what == GATE_TO_MOVE && (old & GATE_CANCEL))
+			return GATE_CANCELLED;
+		if (!(old & block)) {
+			uint32_t new = what == GATE_TO_READ ? old | GATE_READER : old + 1;
+
+			if (__atomic_compare_exchange_n(gate, &old, new, true, __ATOMIC_ACQUIRE,
+							__ATOMIC_RELAXED))
+				return GATE_ENTERED;
+			continue;
+		}
+		if (spin++ < GATE_SPIN) {
+			gate_relax();
+			continue;
+		}
+		if (!(old & GATE_WAITERS) &&
+		    !__atomic_compare_exchange_n(gate, &old, old | GATE_WAITERS, true,
+						 __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+			continue;
+		if (wire_futex(gate, GATE_FUTEX_WAIT, old | GATE_WAITERS, timeout_ns) ==
+		    -WIRE_ETIMEDOUT)
+			return GATE_TIMEDOUT;
+		spin = 0;
+	}
+}
+
+/* Whoever leaves the gate empty wakes all; those who must wait again say so again. */
+static inline void gate_wake(uint32_t *gate, uint32_t left)
+{
+	if ((left & GATE_WAITERS) && !(left & (GATE_READER | GATE_HOLDERS))) {
+		__atomic_and_fetch(gate, ~GATE_WAITERS, __ATOMIC_RELAXED);
+		wire_futex(gate, GATE_FUTEX_WAKE, 0x7fffffff, 0);
+	}
+}
+
+static inline void gate_unlock(uint32_t *gate, enum gate_for what)
+{
+	if (what == GATE_TO_READ)
+		gate_wake(gate, __atomic_and_fetch(gate, ~GATE_READER, __ATOMIC_RELEASE));
+	else
+		gate_wake(gate, __atomic_sub_fetch(gate, 1, __ATOMIC_RELEASE));
+}
+
+/* By the exclusive holder: turn away a mover, also one that waits already. */
+static inline void gate_cancel(uint32_t *gate)
+{
+	__atomic_or_fetch(gate, GATE_CANCEL, __ATOMIC_RELEASE);
+	wire_futex(gate, GATE_FUTEX_WAKE, 0x7fffffff, 0);
+}
+
+#endif

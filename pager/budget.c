@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "budget.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "group.h"
+#include "job.h"
+#include "state.h"
+
+static struct {
+	uint64_t limit; /* atomic */
+	int64_t used;	/* atomic */
+	uint64_t peak, program, self;
+	int statm;
+	uint64_t own_file; /* our text and libraries, our share of them */
+} budget = { .statm = -1 };
+
+/* Our proportional share of mapped files; measured once, it does not grow. */
+static uint64_t own_file_bytes(void)
+{
+	unsigned long kb, sum = 0;
+	char line[256];
+	FILE *f = fopen("/proc/self/smaps_rollup", "re");
+
+	if (!f)
+		return 4 << 20;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "Pss_File: %lu kB", &kb) == 1)
+			sum = kb;
+	fclose(f);
+	return sum << 10;
+}
+
+void budget_init(uint64_t limit)
+{
+	budget.limit = limit;
+	budget.statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	budget.own_file = own_file_bytes();
+}
+
+uint64_t budget_limit(void)
+{
+	return count_read(&budget.limit);
+}
+
+void budget_set_limit(uint64_t limit)
+{
+	__atomic_store_n(&budget.limit, limit, __ATOMIC_RELAXED);
+	reclaim_limits_changed();
+}
+
+void budget_charge(struct group *group, int64_t bytes)
+{
+	int64_t used = __atomic_add_fetch(&budget.used, bytes, __ATOMIC_RELAXED);
+	uint64_t limit = budget_limit();
+
+	if (bytes > 0 && used > (int64_t)(limit - limit / 64))
+		reclaim_wake();
+	group_add_resident(group, bytes);
+}
+
+uint64_t budget_used(void)
+{
+	int64_t used = __atomic_load_n(&budget.used, __ATOMIC_RELAXED);
+
+	return used > 0 ? used : 0;
+}
+
+static uint64_t own_anon(void)
+{
+	unsigned long size, resident, shared;
+	char buf[128];
+	ssize_t n = pread(budget.statm, buf, sizeof(buf) - 1, 0);
+
+	if (n <= 0)
+		return 0;
+	buf[n] = 0;
+	if (sscanf(buf, "%lu %lu %lu", &size, &resident, &shared) != 3)
+		return 0;
+	return (resident - shared) * PAGE_SIZE_;
+}
+
+uint64_t budget_sample(void)
+{
+	struct client *list[MAX_CLIENTS];
+	unsigned int n = clients_get(list, MAX_CLIENTS);
+	uint64_t frames = frames_touched() * PAGE_SIZE_;
+	uint64_t program = 0, self = own_anon() + budget.own_file + frames;
+	uint64_t resident[GROUP_MAX] = { 0 };
+	uint64_t used, peak;
+
+	for (unsigned int i = 0; i < n; i++) {
+		uint64_t anon, file;
+
+		if (list[i]->statm >= 0 && !client_resident(list[i], &anon, &file)) {
+			/* The agent maps the frames too; they are counted with us. */
+			anon += file > frames ? file - frames : 0;
+			program += anon;
+			for (struct group *g = list[i]->job->group; g; g = g->parent)
+				resident[group_index(g)] += anon;
+		}
+		client_put(list[i]);
+	}
+	used = program + self;
+	__atomic_store_n(&budget.used, used, __ATOMIC_RELAXED);
+	__atomic_store_n(&budget.program, program, __ATOMIC_RELAXED);
+	__atomic_store_n(&budget.self, self, __ATOMIC_RELAXED);
+	/* Two threads sample; the higher one stays. */
+	peak = __atomic_load_n(&budget.peak, __ATOMIC_RELAXED);
+	while (used > peak && !__atomic_compare_exchange_n(&budget.peak, &peak, used, true,
+							   __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+	groups_sampled(resident);
+	return used;
+}
+
+bool budget_spent(const struct group *group)
+{
+	if (!group_spent(group))
+		return false;
+	reclaim_wake();
+	return true;
+}
+
+void budget_parts(struct budget_parts *parts)
+{
+	parts->used = budget_used();
+	parts->peak = count_read(&budget.peak);
+	parts->program = count_read(&budget.program);
+	parts->self = count_read(&budget.self);
+}

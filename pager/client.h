@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A client: one address space being paged.
+ *
+ * Locks, outermost first:
+ *
+ *	gate (agent/wire.h) -> client state -> core's own
+ *
+ * The state lock guards windows, registered ranges, doubts, the batch on its
+ * way out and what each fault server is about.  It is held for lookups and
+ * updates, never across I/O.  The one who waits for the end of a batch may hold
+ * the gate, for neither agent nor reclaim needs the gate to end a batch that
+ * was cancelled.
+ */
+#ifndef PAGER_CLIENT_H
+#define PAGER_CLIENT_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "../agent/wire.h"
+#include "frame.h"
+#include "window.h"
+
+struct job;
+struct uffd_msg;
+
+#define MAX_SERVERS 8
+#define MAX_CLIENTS 256
+#define MAX_DOUBTS  256
+#define MAX_STREAMS 8
+#define MAX_COPIES  512
+
+struct range {
+	uint64_t start, end;
+};
+
+/* What one fault server is bringing in: nobody else touches these pages. */
+struct busy {
+	uint64_t start, end; /* empty: 0, 0 */
+	bool wake;	     /* a second fault was dropped: wake the range when done */
+};
+
+/*
+ * Pages of a range given to MADV_DONTNEED may still be there when we hear of
+ * it, and must not be evicted until they are gone: the old bytes would come
+ * back.  So the range is in doubt until none of it was seen present, or for
+ * long enough that the call must have ended (MADV_FREE leaves pages).  A page
+ * that came by a fault since is new, and in no doubt.
+ */
+struct doubt {
+	uint64_t start, end;
+	uint64_t until_ns;
+	uint8_t *fresh; /* a bit for each page that came since, or NULL */
+};
+
+/* Faults in ascending order: the length of the next readahead. */
+struct stream {
+	uint64_t next;	    /* the fault that would prove it right */
+	unsigned int pages; /* length of the last one */
+	unsigned int ahead; /* pages of it that were not asked for */
+	uint64_t used;	    /* when, in faults of the client */
+};
+
+/* Pages on their way out.  Runs ascend; frames' folios are cached and locked. */
+struct batch {
+	unsigned int pages;
+	unsigned int runs;
+	struct range run[BATCH_RUNS];
+	uint64_t addr[BATCH_PAGES];
+	struct frame *frame[BATCH_PAGES];
+};
+
+struct client {
+	uint64_t id;	  /* never used again */
+	unsigned int ref; /* guarded by the list's lock */
+	bool dead;	  /* atomic; its address space is gone */
+	struct job *job;  /* with a reference */
+	pid_t pid;	  /* 0: a forked child whose id is not known */
+	int uffd;
+	int sock; /* -1: no agent, nothing can be evicted */
+	int statm, pagemap, maps;
+	uint64_t foreign; /* bytes of mapped files that other processes account for; atomic */
+	uint32_t *gate;
+	uint32_t own_gate; /* of a client without an agent */
+	struct agent_shared *shared;
+	uint32_t agent_tid;
+	bool copy_mode;		       /* no UFFDIO_MOVE here */
+	bool batch_copies;	       /* the batch under way is by copying */
+	uint32_t tid;		       /* a thread of it that faulted */
+	struct range own[WIRE_RANGES]; /* the agent's: never managed */
+
+	pthread_mutex_t state;
+	pthread_cond_t batch_done;
+	struct windows win;
+	struct range *range; /* registered, ascending, disjoint */
+	unsigned int nr_ranges, max_ranges;
+	struct batch *batch;	    /* published, or NULL */
+	struct batch *own_batch;    /* its memory; reclaim's, as the next */
+	bool late;		    /* the agent owes an answer */
+	uint64_t late_ns;	    /* since when */
+	unsigned int waiting_batch; /* servers that want to hear of its end */
+	struct busy busy[MAX_SERVERS];
+	struct doubt doubt[MAX_DOUBTS];
+	unsigned int nr_doubts;
+	struct stream stream[MAX_STREAMS];
+	uint64_t faults;
+	struct client *parent;		/* of a forked child, until the child's end */
+	struct client *holder;		/* whose agent keeps our userfaultfd, or NULL */
+	unsigned int hold;		/* ... and its number there */
+	uint64_t held[WIRE_HOLDS / 64]; /* numbers in use here; the list's lock */
+	struct uffd_msg *stash;		/* read while following an event; gate held */
+	unsigned int nr_stash, max_stash;
+
+	uint64_t hand; /* of the clock: where the next scan begins */
+	uint64_t next_scan_ns;
+	struct range *copy; /* to be evicted by copying: move was refused */
+	unsigned int nr_copy;
+	uint64_t populated;	 /* end of what was last made the program's own again */
+	unsigned int busy_again; /* batches in a row that met it busy still */
+	uint64_t parked_ns;	 /* atomic; not to be read from before, its agent has the gate */
+	bool registered;	 /* atomic; something is: growth may come by faults */
+};
+
+/* ---- client.c ------------------------------------------------------- */
+
+/*
+ * Answer an agent that has just connected on @sock: take its userfaultfd, give
+ * it a control block and the frames, make it a client of @job, of process @pid.
+ * When that fails it says why, unless the process has just ended, and returns
+ * NULL; @sock is then the caller's still.  Waits for the agent, some seconds.
+ */
+struct client *client_accept(struct job *job, int sock, pid_t pid);
+/* A child of @parent, born with @uffd, with the parent's entries.  State and gate held. */
+struct client *client_fork(struct client *parent, int uffd);
+
+void client_get(struct client *c);
+void client_put(struct client *c);
+/* Its address space is gone: no more faults; entries are given back at the last put. */
+void client_dead(struct client *c);
+/* Clients alive with a reference each; returns how many, *gen changes with the list. */
+unsigned int clients_get(struct client **list, unsigned int max);
+uint64_t clients_generation(void);
+unsigned int clients_count(void);
+/* The living client of that id with a reference, or NULL. */
+struct client *client_find(uint64_t id);
+
+/* Is the address space gone?  Asked of clients whose process is not known. */
+bool client_gone(struct client *c);
+
+static inline bool client_is_dead(const struct client *c)
+{
+	return __atomic_load_n(&c->dead, __ATOMIC_ACQUIRE);
+}
+
+/* Is any of its memory registered, and so evictable? */
+static inline bool client_registered(const struct client *c)
+{
+	return __atomic_load_n(&c->registered, __ATOMIC_RELAXED);
+}
+
+/*
+ * Take the gate to read, soon or not at all: an agent that was stopped may hold
+ * it.  False: not now, and the client is parked.
+ */
+bool client_gate_to_read(struct client *c);
+/* Take the gate whatever it needs; false: the client is dead. */
+bool client_gate(struct client *c, enum gate_for what);
+void client_ungate(struct client *c, enum gate_for what);
+
+/*
+ * Resident bytes as the kernel counts them: anonymous, and of files and shared
+ * memory without what client_weigh_files() found to be others'.  0 or -errno.
+ */
+int client_resident(struct client *c, uint64_t *anon, uint64_t *file);
+/*
+ * Find its proportional share of mapped files.  Walks the page tables: a
+ * millisecond for each some ten MiB mapped.
+ */
+void client_weigh_files(struct client *c);
+
+/* ---- range.c: what is registered; state lock held ------------------- */
+
+int ranges_add(struct client *c, uint64_t start, uint64_t end);
+void ranges_remove(struct client *c, uint64_t start, uint64_t end);
+/* The first range that ends above @addr, or NULL. */
+struct range *range_from(struct client *c, uint64_t addr);
+
+/*
+ * Register what is there by now and not registered: heap, anonymous mappings,
+ * stacks.  Takes the state lock itself.  Returns bytes newly registered.
+ */
+uint64_t client_register(struct client *c);
+
+/* Kill all of @job. */
+void clients_kill(const struct job *job);
+
+/* ---- event.c -------------------------------------------------------- */
+
+/* Follow one event just read.  The gate is held exclusively. */
+void event_follow(struct client *c, const struct uffd_msg *msg);
+/* Give back all entries in [start, end).  State lock held. */
+void client_drop_entries(struct client *c, uint64_t start, uint64_t end);
+/* State lock held. */
+bool doubtful(const struct client *c, uint64_t addr);
+/* Leave [start, end) alone for @ns at most.  State lock held. */
+void doubt_add(struct client *c, uint64_t start, uint64_t end, uint64_t ns);
+/* The page at @addr has just come by a fault.  State lock held. */
+void doubts_settle(struct client *c, uint64_t addr);
+/* Settle what can be settled; takes the state lock. */
+void doubts_review(struct client *c);
+
+/* ---- evict.c -------------------------------------------------------- */
+
+/* State lock held. */
+bool batch_covers(const struct client *c, uint64_t start, uint64_t end);
+/*
+ * Begin to move up to @want cold pages out of the client; the caller goes on
+ * and calls evict_finish().  Returns how many are on their way.
+ */
+unsigned int evict_start(struct client *c, unsigned int want);
+/*
+ * Wait for the agent, record where its pages are now.  Returns pages gone; none
+ * yet if the agent is late, its process being stopped perhaps: evict_late() then
+ * sees to it.
+ */
+unsigned int evict_finish(struct client *c);
+/*
+ * See to those that are late, without waiting; with @give_up, take them for dead.
+ * Returns pages gone.
+ */
+unsigned int evict_late(bool give_up);
+/* Put a cached frame that no store would have back into its program.  True when it is there. */
+bool evict_undo(struct frame *frame);
+
+/* ---- fault.c -------------------------------------------------------- */
+
+int servers_start(void);
+void servers_stop(void);
+/*
+ * A server waits long in the midst of an event of @c, or no more: the others leave
+ * that client alone, and all listen to the rest.
+ */
+void servers_blocked(struct client *c, bool blocked);
+/* The list of clients changed, or a batch some server waits for is over. */
+void servers_wake(void);
+
+#endif

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Following what the program does to its address space.
+ *
+ * A missed event is silent corruption, so each one is followed to its end
+ * before anything else is read from, copied to or moved out of the client: the
+ * reader holds the gate exclusively.  A batch that is under way may have taken
+ * pages from the range before the event; it is cancelled where it stands and
+ * its pages are recorded first, so that the event finds them as entries.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../agent/uffd.h"
+#include "client.h"
+#include "job.h"
+#include "state.h"
+
+#define DOUBT_NS   2000000000ULL
+#define DROP_BATCH 512
+#define BLOCKED_NS 20000000
+
+void client_drop_entries(struct client *c, uint64_t start, uint64_t end)
+{
+	uint64_t addr = start;
+	vswp_entry_t first = { 0 };
+	unsigned int nr = 0;
+
+	while ((addr = window_next(&c->win, addr, end)) < end) {
+		vswp_entry_t entry = window_get(&c->win, addr);
+
+		window_clear(&c->win, addr, 0);
+		addr += PAGE_SIZE_;
+		if (nr && entry.val == first.val + nr && nr < DROP_BATCH) {
+			nr++;
+			continue;
+		}
+		if (nr)
+			swap_free_range(pager.space, first, nr);
+		first = entry;
+		nr = 1;
+	}
+	if (nr)
+		swap_free_range(pager.space, first, nr);
+}
+
+static bool is_fresh(const struct doubt *d, uint64_t addr)
+{
+	uint64_t page = (addr - d->start) / PAGE_SIZE_;
+
+	return d->fresh && (d->fresh[page / 8] & 1 << page % 8);
+}
+
+bool doubtful(const struct client *c, uint64_t addr)
+{
+	for (unsigned int i = 0; i < c->nr_doubts; i++) {
+		const struct doubt *d = &c->doubt[i];
+
+		if (addr >= d->start && addr < d->end && !is_fresh(d, addr))
+			return true;
+	}
+	return false;
+}
+
+void doubts_settle(struct client *c, uint64_t addr)
+{
+	for (unsigned int i = 0; i < c->nr_doubts; i++) {
+		struct doubt *d = &c->doubt[i];
+		uint64_t page = (addr - d->start) / PAGE_SIZE_;
+
+		if (addr >= d->start && addr < d->end && d->fresh)
+			d->fresh[page / 8] |= 1 << page % 8;
+	}
+}
+
+void doubt_add(struct client *c, uint64_t start, uint64_t end, uint64_t ns)
+{
+	size_t bytes = (end - start) / PAGE_SIZE_ / 8 + 1;
+	struct doubt *d = NULL;
+
+	for (unsigned int i = 0; i < c->nr_doubts; i++)
+		if (c->doubt[i].start == start && c->doubt[i].end == end)
+			d = &c->doubt[i];
+	if (d && d->fresh) {
+		memset(d->fresh, 0, bytes);
+	} else if (!d && c->nr_doubts < MAX_DOUBTS) {
+		d = &c->doubt[c->nr_doubts++];
+		/* Without, all of it is in doubt for the whole time. */
+		*d = (struct doubt){ start, end, 0, calloc(1, bytes) };
+	} else if (!d) {
+		/* Too many to tell apart: one stands for all between, and errs to the safe side. */
+		d = &c->doubt[0];
+		free(d->fresh);
+		d->fresh = NULL;
+		if (start < d->start)
+			d->start = start;
+		if (end > d->end)
+			d->end = end;
+	}
+	d->until_ns = now_ns() + ns;
+}
+
+/* Is there a page left that was there before?  Not able to tell is "maybe". */
+static bool any_old(struct client *c, const struct doubt *d)
+{
+	struct page_region region[32];
+	struct pm_scan_arg scan = {
+		.size = sizeof(scan),
+		.start = d->start,
+		.end = d->end,
+		.vec = (uint64_t)region,
+		.vec_len = 32,
+		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		.return_mask = PAGE_IS_PRESENT,
+	};
+
+	while (scan.start < d->end) {
+		int n = ioctl(c->pagemap, PAGEMAP_SCAN, &scan);
+
+		if (n < 0 || scan.walk_end <= scan.start)
+			return true;
+		for (int i = 0; i < n; i++)
+			for (uint64_t addr = region[i].start; addr < region[i].end;
+			     addr += PAGE_SIZE_)
+				if (!is_fresh(d, addr))
+					return true;
+		scan.start = scan.walk_end;
+	}
+	return false;
+}
+
+void doubts_review(struct client *c)
+{
+	uint64_t now = now_ns();
+
+	pthread_mutex_lock(&c->state);
+	for (unsigned int i = 0; i < c->nr_doubts;) {
+		struct doubt *d = &c->doubt[i];
+
+		if (now < d->until_ns && any_old(c, d)) {
+			i++;
+			continue;
+		}
+		free(d->fresh);
+		*d = c->doubt[--c->nr_doubts];
+	}
+	pthread_mutex_unlock(&c->state);
+}
+
+/*
+ * A copying agent's own MADV_DONTNEED comes as events too, one for each mapping
+ * it reaches over, in ascending order.  Of two equal ones, one the agent's and
+ * one the program's, it does not matter which is taken for which: the other one
+ * then drops what the batch took.
+ */
+static bool own_drop(struct client *c, uint64_t start, uint64_t end)
+{
+	struct agent_shared *sh = c->shared;
+	uint64_t to;
+
+	if (!sh)
+		return false;
+	to = __atomic_load_n(&sh->drop_end, __ATOMIC_ACQUIRE);
+	if (end > to || start != __atomic_load_n(&sh->drop_start, __ATOMIC_RELAXED))
+		return false;
+	__atomic_store_n(&sh->drop_start, end, __ATOMIC_RELEASE);
+	return true;
+}
+
+/* A MADV_DONTNEED of the agent may be under way in [start, end), just unmapped. */
+static bool dropping_there(struct client *c, uint64_t start, uint64_t end)
+{
+	return c->batch_copies && batch_covers(c, start, end) &&
+	       __atomic_load_n(&c->shared->dropping, __ATOMIC_ACQUIRE);
+}
+
+/* Is anything mapped in [start, end)?  Not able to tell is "yes". */
+static bool mapped(struct client *c, uint64_t start, uint64_t end)
+{
+	char path[32], line[512];
+	unsigned long from, to;
+	bool any = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", c->pid);
+	f = fopen(path, "re");
+	if (!f)
+		return true;
+	while (!any && fgets(line, sizeof(line), f))
+		any = sscanf(line, "%lx-%lx", &from, &to) == 2 && from < end && to > start;
+	fclose(f);
+	return any;
+}
+
+/*
+ * Nothing stops such a MADV_DONTNEED when the program has put something else in
+ * that place by then.  It cannot be told whether it did so in time, so the
+ * program must not go on.
+ */
+static void check_drop_race(struct client *c, uint64_t start, uint64_t end)
+{
+	if (mapped(c, start, end))
+		job_kill(c->job,
+			 "memory was mapped anew while it was being evicted, and the kernel "
+			 "cannot do both safely here: killed (start the program again)");
+}
+
+/* One message more for whoever reads next.  The gate is ours. */
+static void stash(struct client *c, const struct uffd_msg *msg)
+{
+	if (c->nr_stash == c->max_stash) {
+		unsigned int max = c->max_stash ? c->max_stash * 2 : 16;
+		struct uffd_msg *more = realloc(c->stash, max * sizeof(*more));
+
+		if (!more) {
+			job_kill(c->job, "out of memory while following the program: killed "
+					 "(free memory on this machine)");
+			return;
+		}
+		c->stash = more;
+		c->max_stash = max;
+	}
+	c->stash[c->nr_stash] = *msg;
+	__atomic_store_n(&c->nr_stash, c->nr_stash + 1, __ATOMIC_RELAXED);
+}
+
+/*
+ * The gate is ours, so the agent gets no further; what it has taken gets
+ * recorded.  A copying agent may be waiting for its own event to be read.
+ */
+static void wait_for_batch(struct client *c, uint64_t start, uint64_t end)
+{
+	uint64_t since = now_ns();
+	bool blocked = false;
+
+	while (batch_covers(c, start, end)) {
+		struct timespec ts;
+		struct uffd_msg msg;
+
+		/* Each time: the next batch may be out before we wake up. */
+		gate_cancel(c->gate);
+		/* A process that was stopped may take long. */
+		if (!blocked && now_ns() > since + BLOCKED_NS) {
+			blocked = true;
+			servers_blocked(c, true);
+		}
+		if (c->batch_copies && read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
+			if (msg.event != UFFD_EVENT_REMOVE ||
+			    !own_drop(c, msg.arg.remove.start, msg.arg.remove.end))
+				stash(c, &msg);
+			continue;
+		}
+		clock_gettime(CLOCK_REALTIME, &ts);
+		ts.tv_nsec += c->batch_copies ? 100000 : BLOCKED_NS;
+		if (ts.tv_nsec >= 1000000000L) {
+			ts.tv_nsec -= 1000000000L;
+			ts.tv_sec++;
+		}
+		pthread_cond_timedwait(&c->batch_done, &c->state, &ts);
+	}
+	if (blocked)
+		servers_blocked(c, false);
+}
+
+static void wake_range(struct client *c, uint64_t start, uint64_t end)
+{
+	struct uffdio_range range = { start, end - start };
+
+	/* Only ever fails for a range that is no range. */
+	ioctl(c->uffd, UFFDIO_WAKE, &range);
+}
+
+static void follow_remap(struct client *c, uint64_t from, uint64_t to, uint64_t len)
+{
+	struct range *r;
+	uint64_t addr;
+
+	wait_for_batch(c, from, from + len);
+	wait_for_batch(c, to, to + len);
+	client_drop_entries(c, to, to + len);
+	addr = from;
+	while ((addr = window_next(&c->win, addr, from + len)) < from + len) {
+		vswp_entry_t entry = window_get(&c->win, addr);
+
+		window_clear(&c->win, addr, 0);
+		if (window_set(&c->win, to + (addr - from), entry)) {
+			job_kill(c->job, "out of memory while memory was moved by mremap: killed "
+					 "(give more with --ram, or free memory on this machine)");
+			swap_free_range(pager.space, entry, 1);
+		}
+		addr += PAGE_SIZE_;
+	}
+	/* What was registered there is registered here now. */
+	for (addr = from; (r = range_from(c, addr)) && r->start < from + len;) {
+		uint64_t start = r->start > from ? r->start : from;
+		uint64_t end = r->end < from + len ? r->end : from + len;
+
+		ranges_remove(c, start, end);
+		ranges_remove(c, to + (start - from), to + (end - from));
+		if (ranges_add(c, to + (start - from), to + (end - from)))
+			break;
+		addr = end;
+	}
+	wake_range(c, from, from + len);
+}
+
+void event_follow(struct client *c, const struct uffd_msg *msg)
+{
+	uint64_t start, end;
+	bool race;
+
+	pthread_mutex_lock(&c->state);
+	switch (msg->event) {
+	case UFFD_EVENT_REMOVE:
+		start = msg->arg.remove.start;
+		end = msg->arg.remove.end;
+		if (own_drop(c, start, end))
+			break;
+		count_add(&pager.count.event_remove, 1);
+		wait_for_batch(c, start, end);
+		client_drop_entries(c, start, end);
+		if (c->shared)
+			doubt_add(c, start, end, DOUBT_NS);
+		break;
+	case UFFD_EVENT_UNMAP:
+		start = msg->arg.remove.start;
+		end = msg->arg.remove.end;
+		count_add(&pager.count.event_unmap, 1);
+		race = dropping_there(c, start, end);
+		wait_for_batch(c, start, end);
+		if (race)
+			check_drop_race(c, start, end);
+		client_drop_entries(c, start, end);
+		ranges_remove(c, start, end);
+		wake_range(c, start, end);
+		break;
+	case UFFD_EVENT_REMAP:
+		count_add(&pager.count.event_remap, 1);
+		start = msg->arg.remap.from;
+		end = start + msg->arg.remap.len;
+		race = dropping_there(c, start, end);
+		follow_remap(c, msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len);
+		if (race)
+			check_drop_race(c, start, end);
+		break;
+	case UFFD_EVENT_FORK:
+		count_add(&pager.count.event_fork, 1);
+		wait_for_batch(c, 0, ~0ULL);
+		if (!client_fork(c, (int)msg->arg.fork.ufd))
+			job_kill(c->job,
+				 "out of memory while following a fork: killed (free memory on "
+				 "this machine, or raise the limit on open files)");
+		break;
+	}
+	pthread_mutex_unlock(&c->state);
+}

@@ -1,0 +1,898 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Fault servers.
+ *
+ * Each is a thread that waits on the userfaultfds of all clients.  Where it
+ * runs is decisive: a wake-up across CPUs costs several times the rest of a
+ * fault.  While one thread of the program does (nearly) all the faulting, one
+ * server alone listens, on that thread's CPU, and follows it; when several do,
+ * one server listens on each CPU.
+ *
+ * A fault is served in these steps:
+ *
+ *  1. Under the state lock: is the page on its way out (then wait for the batch
+ *     to end), is another server about it already (then it will wake this fault
+ *     too)?  Else mark the range as ours: it will not be evicted meanwhile.
+ *  2. Bring the bytes into our buffer: from a frame, the pool, a tier.  No lock
+ *     is held but the folios'.
+ *  3. With the gate: are the entries still those?  An event may have been
+ *     followed since.  Then UFFDIO_COPY, and forget the entries.
+ *
+ * UFFDIO_COPY says EAGAIN while an event is posted and not read: the fault is
+ * put aside, the event is read and followed, then the fault is looked at anew.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bitops.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "../agent/uffd.h"
+#include "budget.h"
+#include "client.h"
+#include "group.h"
+#include "job.h"
+#include "state.h"
+
+#define RA_LIMIT       64
+#define PLACE_FAULTS   64 /* faults looked at to decide who listens */
+#define PARKED_POLL_NS 5000000
+#define FOLLOW_NS      5000000 /* how often to look where the hot thread runs */
+
+struct fault {
+	struct client *client;
+	uint64_t addr, flags;
+	uint32_t tid;
+	uint64_t start_ns;
+	uint64_t stalled_ns; /* since when it waits for memory, or 0 */
+};
+
+struct server_folio {
+	struct swap_folio folio;
+	bool idle; /* atomic; released, by whoever looked at it last */
+};
+
+struct server {
+	pthread_t thread;
+	unsigned int id;
+	int cpu;
+	int wake; /* eventfd */
+	bool started;
+	char *buf;		    /* RA_LIMIT pages */
+	struct server_folio *folio; /* ... and their folios */
+	struct client *client[MAX_CLIENTS];
+	unsigned int nr_clients;
+	uint64_t generation;
+	struct fault *aside; /* to be looked at again */
+	unsigned int nr_aside, max_aside;
+};
+
+static struct {
+	struct server server[MAX_SERVERS];
+	unsigned int nr;
+	bool all;	      /* every server listens, not the first alone */
+	unsigned int blocked; /* servers that wait; then, too */
+	uint32_t hot_tid;     /* who faulted last */
+	unsigned int same, other;
+	uint64_t followed_ns;
+} servers;
+
+/* What is to be copied in one go. */
+struct plan {
+	uint64_t start;
+	unsigned int nr;
+	vswp_entry_t entry[RA_LIMIT];	     /* entry 0 first: all are first touches */
+	struct swap_folio *cached[RA_LIMIT]; /* a frame's, with a reference, or NULL: folio[i] */
+	enum swap_where where;		     /* of the first page */
+};
+
+static char zeros[RA_LIMIT * 4096] __attribute__((aligned(4096)));
+
+/* ---- placement ------------------------------------------------------- */
+
+static int thread_cpu(pid_t pid, uint32_t tid)
+{
+	char path[64], buf[512], *p;
+	int fd, cpu = -1, field = 2;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%u/stat", pid, tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	n = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	if (n <= 0)
+		return -1;
+	buf[n] = 0;
+	p = strrchr(buf, ')');
+	for (; p && field < 39; field++)
+		p = strchr(p + 1, ' ');
+	if (p)
+		cpu = atoi(p + 1);
+	return cpu;
+}
+
+static void pin(struct server *sv, int cpu)
+{
+	cpu_set_t set;
+
+	if (cpu < 0 || cpu == sv->cpu)
+		return;
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	/* Not allowed there: then where the scheduler likes. */
+	if (!sched_setaffinity(0, sizeof(set), &set))
+		sv->cpu = cpu;
+}
+
+static void wake_server(struct server *sv)
+{
+	uint64_t one = 1;
+
+	/* Full is as good as woken. */
+	if (write(sv->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		pager_say("eventfd: %s", strerror(errno));
+}
+
+void servers_wake(void)
+{
+	for (unsigned int i = 0; i < servers.nr; i++)
+		wake_server(&servers.server[i]);
+}
+
+/* Who faults?  Racy by intent: a wrong guess costs microseconds. */
+static void note_thread(struct server *sv, const struct fault *f)
+{
+	uint32_t hot = __atomic_load_n(&servers.hot_tid, __ATOMIC_RELAXED);
+	unsigned int same, other;
+	uint64_t now;
+
+	if (servers.nr == 1 && sv->cpu >= 0 && sysconf(_SC_NPROCESSORS_ONLN) == 1)
+		return;
+	if (f->tid == hot) {
+		same = __atomic_add_fetch(&servers.same, 1, __ATOMIC_RELAXED);
+		other = __atomic_load_n(&servers.other, __ATOMIC_RELAXED);
+	} else {
+		same = __atomic_load_n(&servers.same, __ATOMIC_RELAXED);
+		other = __atomic_add_fetch(&servers.other, 1, __ATOMIC_RELAXED);
+		__atomic_store_n(&servers.hot_tid, f->tid, __ATOMIC_RELAXED);
+	}
+	if (same + other >= PLACE_FAULTS) {
+		bool all = other > PLACE_FAULTS / 8 && servers.nr > 1;
+
+		__atomic_store_n(&servers.same, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&servers.other, 0, __ATOMIC_RELAXED);
+		if (all != __atomic_exchange_n(&servers.all, all, __ATOMIC_RELAXED))
+			servers_wake();
+	}
+	if (__atomic_load_n(&servers.all, __ATOMIC_RELAXED)) {
+		pin(sv, (int)sv->id);
+		return;
+	}
+	now = f->start_ns;
+	if (sv->id == 0 && now > servers.followed_ns + FOLLOW_NS) {
+		servers.followed_ns = now;
+		pin(sv, thread_cpu(f->client->pid ? f->client->pid : (pid_t)f->tid, f->tid));
+	}
+}
+
+static bool listens(const struct server *sv)
+{
+	return sv->id == 0 || __atomic_load_n(&servers.all, __ATOMIC_RELAXED) ||
+	       __atomic_load_n(&servers.blocked, __ATOMIC_RELAXED);
+}
+
+void servers_blocked(struct client *c, bool blocked)
+{
+	__atomic_store_n(&c->parked_ns, blocked ? ~0ULL : 0, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&servers.blocked, blocked ? 1 : -1, __ATOMIC_RELAXED);
+	servers_wake();
+}
+
+/* Not to be listened to now? */
+static bool parked(struct client *c)
+{
+	uint64_t until = __atomic_load_n(&c->parked_ns, __ATOMIC_RELAXED);
+
+	return until && now_ns() < until;
+}
+
+/* ---- readahead ------------------------------------------------------- */
+
+/*
+ * How many pages to bring for a fault at @addr: one for a jump, ever more while
+ * faults go on where the last readahead ended.  State lock held.
+ */
+static unsigned int ahead(struct client *c, uint64_t addr)
+{
+	struct stream *oldest = &c->stream[0];
+
+	c->faults++;
+	for (unsigned int i = 0; i < MAX_STREAMS; i++) {
+		struct stream *s = &c->stream[i];
+
+		if (s->next == addr && s->pages) {
+			count_add(&pager.count.swap_ra_hit, s->ahead);
+			s->used = c->faults;
+			s->pages = s->pages * 4 < pager.ra_max ? s->pages * 4 : pager.ra_max;
+			return s->pages;
+		}
+		if (s->used < oldest->used)
+			oldest = s;
+	}
+	count_add(&pager.count.swap_ra_miss, oldest->ahead);
+	*oldest = (struct stream){ .next = addr, .pages = 1, .used = c->faults };
+	return 1;
+}
+
+/* The readahead at @addr went up to @end. */
+static void went_ahead(struct client *c, uint64_t addr, uint64_t end)
+{
+	for (unsigned int i = 0; i < MAX_STREAMS; i++) {
+		struct stream *s = &c->stream[i];
+
+		if (s->next == addr && s->pages) {
+			s->next = end;
+			s->ahead = (end - addr) / PAGE_SIZE_ - 1;
+			return;
+		}
+	}
+}
+
+static bool others_busy(const struct client *c, const struct server *sv, uint64_t addr)
+{
+	for (unsigned int i = 0; i < MAX_SERVERS; i++)
+		if (i != sv->id && addr >= c->busy[i].start && addr < c->busy[i].end)
+			return true;
+	return false;
+}
+
+static void make_plan(struct server *sv, struct client *c, uint64_t addr, struct plan *plan)
+{
+	unsigned int max = ahead(c, addr);
+	vswp_entry_t first = window_get(&c->win, addr);
+	struct range *r = range_from(c, addr);
+	uint64_t end = r && r->start <= addr ? r->end : addr + PAGE_SIZE_;
+
+	plan->start = addr;
+	plan->entry[0] = first;
+	plan->nr = 1;
+	while (plan->nr < max) {
+		uint64_t next = addr + plan->nr * PAGE_SIZE_;
+		vswp_entry_t entry = window_get(&c->win, next);
+
+		if (next >= end || !entry.val != !first.val || others_busy(c, sv, next) ||
+		    batch_covers(c, next, next + PAGE_SIZE_))
+			break;
+		plan->entry[plan->nr++] = entry;
+	}
+	went_ahead(c, addr, addr + plan->nr * PAGE_SIZE_);
+}
+
+/* ---- bytes ----------------------------------------------------------- */
+
+static void folio_release(struct swap_folio *folio)
+{
+	struct server_folio *sf = container_of(folio, struct server_folio, folio);
+
+	__atomic_store_n(&sf->idle, true, __ATOMIC_RELEASE);
+}
+
+/* Somebody may still be looking at a folio of ours we are done with; not for long. */
+static void folio_reuse(struct server *sv, unsigned int i)
+{
+	while (!__atomic_load_n(&sv->folio[i].idle, __ATOMIC_ACQUIRE))
+		sched_yield();
+	sv->folio[i].idle = false;
+	swap_folio_init(&sv->folio[i].folio, sv->buf + i * PAGE_SIZE_, 0, NULL, folio_release);
+	swap_folio_lock(&sv->folio[i].folio);
+}
+
+/* Our folio @i is not needed in the cache: its entry keeps its backing, or goes if unowned. */
+static void folio_done(struct server *sv, unsigned int i)
+{
+	struct swap_folio *folio = &sv->folio[i].folio;
+
+	if (swap_folio_test(folio, SWAP_FOLIO_CACHED) && !folio_free_swap(pager.space, folio))
+		swap_cache_del_folio(pager.space, folio);
+	swap_folio_unlock(folio);
+	swap_folio_put(folio);
+}
+
+/* Let go of everything from page @from on. */
+static void plan_trim(struct server *sv, struct plan *plan, unsigned int from)
+{
+	for (unsigned int i = from; i < plan->nr; i++)
+		if (plan->cached[i])
+			swap_folio_put(plan->cached[i]);
+		else
+			folio_done(sv, i);
+	plan->nr = from;
+}
+
+/* One page's folio, cached by others or by us.  0, -ENOENT, -EIO. */
+static int plan_page(struct server *sv, struct plan *plan, unsigned int i)
+{
+	for (;;) {
+		struct swap_folio *folio = swap_cache_get_folio(pager.space, plan->entry[i]);
+		int ret;
+
+		if (folio) {
+			if (!swap_folio_test(folio, SWAP_FOLIO_UPTODATE)) {
+				/* Being read for another owner of the entry. */
+				swap_folio_lock(folio);
+				swap_folio_unlock(folio);
+				if (!swap_folio_test(folio, SWAP_FOLIO_UPTODATE)) {
+					swap_folio_put(folio);
+					continue;
+				}
+			}
+			plan->cached[i] = folio;
+			if (!i)
+				plan->where = SWAP_FOLIO;
+			return 0;
+		}
+		if (!i)
+			plan->where = swap_entry_where(pager.space, plan->entry[0]);
+		folio_reuse(sv, i);
+		ret = swap_cache_add_folio(pager.space, plan->entry[i], &sv->folio[i].folio);
+		if (!ret) {
+			plan->cached[i] = NULL;
+			return 0;
+		}
+		swap_folio_unlock(&sv->folio[i].folio);
+		swap_folio_put(&sv->folio[i].folio);
+		if (ret != -EEXIST)
+			return ret;
+	}
+}
+
+/*
+ * The bytes of the plan's pages into our buffer; shortens the plan where they
+ * cannot be had.  Returns 0; -ENOENT: the first entry was freed, look again;
+ * -EIO: the first page is lost.
+ */
+static int plan_read(struct server *sv, struct plan *plan)
+{
+	struct swap_folio *in[RA_LIMIT];
+	unsigned int nr_in = 0;
+	int ret = 0;
+
+	for (unsigned int i = 0; i < plan->nr; i++) {
+		ret = plan_page(sv, plan, i);
+		if (ret) {
+			plan->nr = i;
+			break;
+		}
+		if (!plan->cached[i])
+			in[nr_in++] = &sv->folio[i].folio;
+	}
+	if (nr_in)
+		swap_readin(pager.space, in, nr_in);
+	if (!plan->nr)
+		return ret;
+	for (unsigned int i = 0; i < plan->nr; i++) {
+		if (plan->cached[i]) {
+			if (plan->nr > 1)
+				memcpy(sv->buf + i * PAGE_SIZE_, plan->cached[i]->data, PAGE_SIZE_);
+		} else if (!swap_folio_test(&sv->folio[i].folio, SWAP_FOLIO_UPTODATE)) {
+			plan_trim(sv, plan, i);
+			return i ? 0 : -EIO;
+		}
+	}
+	return 0;
+}
+
+/* ---- one fault ------------------------------------------------------- */
+
+enum outcome {
+	SERVED,
+	AGAIN, /* an event must be read, or a batch end, first */
+};
+
+static void unbusy(struct server *sv, struct client *c)
+{
+	struct busy *busy = &c->busy[sv->id];
+	struct uffdio_range range = { busy->start, busy->end - busy->start };
+	bool wake = busy->wake;
+
+	*busy = (struct busy){ 0 };
+	if (wake)
+		ioctl(c->uffd, UFFDIO_WAKE, &range);
+}
+
+static void wake_page(struct client *c, uint64_t addr)
+{
+	struct uffdio_range range = { addr, PAGE_SIZE_ };
+
+	ioctl(c->uffd, UFFDIO_WAKE, &range);
+}
+
+static void count_fault(struct group *group, const struct plan *plan, bool entry, uint64_t distance)
+{
+	uint64_t *counter = &pager.count.fault_zero;
+
+	if (entry)
+		switch (plan->where) {
+		case SWAP_FOLIO:
+			counter = &pager.count.fault_cache;
+			break;
+		case SWAP_FILL:
+			counter = &pager.count.fault_fill;
+			break;
+		case SWAP_ZPOOL:
+			counter = &pager.count.fault_pool;
+			break;
+		default:
+			counter = &pager.count.fault_tier;
+			break;
+		}
+	count_add(counter, 1);
+	group_count(group, GROUP_FAULT, 1);
+	count_add(&pager.count.swap_ra, plan->nr - 1);
+	if (entry && distance < budget_limit() / PAGE_SIZE_ / 2) {
+		count_add(&pager.count.refault, 1);
+		group_count(group, GROUP_REFAULT, 1);
+	}
+}
+
+/* The page is lost: whoever touches it gets SIGBUS, and nobody gets zeros. */
+static void serve_poison(struct server *sv, struct client *c, struct plan *plan)
+{
+	struct uffdio_poison poison = { .range = { plan->start, PAGE_SIZE_ } };
+	bool done = false;
+
+	if (client_gate(c, GATE_TO_COPY)) {
+		pthread_mutex_lock(&c->state);
+		if (window_get(&c->win, plan->start).val == plan->entry[0].val) {
+			done = !ioctl(c->uffd, UFFDIO_POISON, &poison);
+			if (done) {
+				window_clear(&c->win, plan->start, 0);
+				swap_free_range(pager.space, plan->entry[0], 1);
+			}
+		} else {
+			done = true;
+			wake_page(c, plan->start);
+		}
+		unbusy(sv, c);
+		pthread_mutex_unlock(&c->state);
+		client_ungate(c, GATE_TO_COPY);
+	}
+	count_add(&pager.count.sigbus, 1);
+	if (!done && !client_is_dead(c) && errno != EAGAIN)
+		/* Before 6.6 a single page cannot be marked: the process gets the signal. */
+		kill(c->pid ? c->pid : c->job->pid, SIGBUS);
+}
+
+/* The pages [0, n) are in the program: forget their entries. */
+static void settle(struct server *sv, struct client *c, struct plan *plan, unsigned int n,
+		   unsigned int heat)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		uint64_t addr = plan->start + i * PAGE_SIZE_;
+
+		if (c->nr_doubts)
+			doubts_settle(c, addr);
+		if (window_get(&c->win, addr).val)
+			window_clear(&c->win, addr, i ? 1 : heat);
+	}
+	unbusy(sv, c);
+}
+
+static void release(struct server *sv, struct plan *plan, unsigned int n)
+{
+	for (unsigned int i = 0; i < n;) {
+		unsigned int run = 1;
+
+		while (i + run < n && plan->entry[i + run].val == plan->entry[i].val + run)
+			run++;
+		swap_free_range(pager.space, plan->entry[i], run);
+		i += run;
+	}
+	for (unsigned int i = 0; i < plan->nr; i++) {
+		struct swap_folio *folio = plan->cached[i];
+
+		if (!folio) {
+			folio_done(sv, i);
+			continue;
+		}
+		/* Being compressed right now?  Then who does it finds it without an owner. */
+		if (i < n && swap_folio_trylock(folio)) {
+			bool out = swap_folio_test(folio, SWAP_FOLIO_CACHED) &&
+				   folio_free_swap(pager.space, folio);
+
+			swap_folio_unlock(folio);
+			if (out && folio_is_frame(folio))
+				frame_forget(container_of(folio, struct frame, folio));
+		}
+		swap_folio_put(folio);
+	}
+}
+
+/* Copy @nr pages to the client.  Returns pages copied, or -errno if none. */
+static int copy_pages(struct client *c, uint64_t dst, const void *src, unsigned int nr)
+{
+	struct uffdio_copy copy = {
+		.dst = dst,
+		.src = (uint64_t)src,
+		.len = nr * PAGE_SIZE_,
+	};
+
+	if (!ioctl(c->uffd, UFFDIO_COPY, &copy))
+		return nr;
+	return copy.copy > 0 ? (int)(copy.copy / (int64_t)PAGE_SIZE_) : -errno;
+}
+
+/*
+ * Is the budget spent?  Then the fault is put aside: events must still be read,
+ * or nothing could be evicted, so there is no waiting here.
+ */
+static bool no_room(struct fault *f)
+{
+	if (f->tid != f->client->agent_tid && budget_spent(f->client->job->group)) {
+		if (!f->stalled_ns)
+			f->stalled_ns = now_ns();
+		return true;
+	}
+	if (f->stalled_ns) {
+		count_add(&pager.count.stall_ns, now_ns() - f->stalled_ns);
+		f->stalled_ns = 0;
+	}
+	return false;
+}
+
+static enum outcome serve_missing(struct server *sv, struct fault *f)
+{
+	struct client *c = f->client;
+	uint64_t distance = ~0ULL, addr = f->addr;
+	unsigned int heat = 1;
+	struct plan plan = { .where = SWAP_NULL };
+	const void *src;
+	bool entry;
+	int n;
+
+	if (no_room(f))
+		return AGAIN;
+	pthread_mutex_lock(&c->state);
+	if (batch_covers(c, addr, addr + PAGE_SIZE_) && f->tid != c->agent_tid) {
+		c->waiting_batch++;
+		pthread_mutex_unlock(&c->state);
+		count_add(&pager.count.fault_wait, 1);
+		return AGAIN;
+	}
+	for (unsigned int i = 0; i < MAX_SERVERS; i++)
+		if (i != sv->id && addr >= c->busy[i].start && addr < c->busy[i].end) {
+			c->busy[i].wake = true;
+			pthread_mutex_unlock(&c->state);
+			count_add(&pager.count.fault_wait, 1);
+			return SERVED;
+		}
+	make_plan(sv, c, addr, &plan);
+	entry = plan.entry[0].val;
+	c->busy[sv->id] = (struct busy){ addr, addr + plan.nr * PAGE_SIZE_, false };
+	pthread_mutex_unlock(&c->state);
+
+	src = zeros;
+	if (entry) {
+		distance = swap_refault_distance(pager.space, plan.entry[0]);
+		n = plan_read(sv, &plan);
+		if (n == -EIO) {
+			serve_poison(sv, c, &plan);
+			return SERVED;
+		}
+		if (n) {
+			/* Freed under our eyes by an event: look again. */
+			pthread_mutex_lock(&c->state);
+			unbusy(sv, c);
+			pthread_mutex_unlock(&c->state);
+			return AGAIN;
+		}
+		src = plan.nr == 1 && plan.cached[0] ? plan.cached[0]->data : sv->buf;
+		if (plan.where == SWAP_FOLIO)
+			heat = 3;
+		else if (distance < budget_limit() / PAGE_SIZE_ / 4)
+			heat = 2;
+	}
+
+	if (!client_gate(c, GATE_TO_COPY)) {
+		if (entry)
+			plan_trim(sv, &plan, 0);
+		return SERVED;
+	}
+	pthread_mutex_lock(&c->state);
+	for (unsigned int i = 0; i < plan.nr; i++)
+		if (window_get(&c->win, addr + i * PAGE_SIZE_).val != plan.entry[i].val) {
+			if (entry)
+				plan_trim(sv, &plan, i);
+			plan.nr = i;
+			break;
+		}
+	pthread_mutex_unlock(&c->state);
+	n = plan.nr ? copy_pages(c, addr, src, plan.nr) : -ESTALE;
+	if (n == -EEXIST)
+		/* The page is there: what we have for it is of the past. */
+		n = 1, wake_page(c, addr);
+	else if (n > 0)
+		budget_charge(c->job->group, n * (int64_t)PAGE_SIZE_);
+	pthread_mutex_lock(&c->state);
+	settle(sv, c, &plan, n > 0 ? n : 0, heat);
+	pthread_mutex_unlock(&c->state);
+	client_ungate(c, GATE_TO_COPY);
+
+	if (n > 0)
+		count_fault(c->job->group, &plan, entry, distance);
+	if (entry)
+		release(sv, &plan, n > 0 ? n : 0);
+	switch (n) {
+	case -EAGAIN:
+	case -ENOMEM:
+	case -ESTALE:
+		return AGAIN;
+	case -ENOENT:
+		/* No mapping of ours there any more; the program finds out itself. */
+		wake_page(c, addr);
+		return SERVED;
+	case -ESRCH:
+	case -ENOSPC:
+		return SERVED;
+	default:
+		if (n < 0)
+			job_kill(c->job, "page fault at %#llx cannot be served: %s: killed",
+				 (unsigned long long)addr, strerror(-n));
+		return SERVED;
+	}
+}
+
+/* A first write to a zero page, or to one the agent is copying or has given up on. */
+static enum outcome serve_protected(struct fault *f)
+{
+	struct client *c = f->client;
+	struct uffdio_writeprotect wp = { .range = { f->addr, PAGE_SIZE_ } };
+	enum outcome ret = SERVED;
+
+	if (no_room(f))
+		return AGAIN;
+	if (!client_gate(c, GATE_TO_COPY))
+		return SERVED;
+	pthread_mutex_lock(&c->state);
+	if (batch_covers(c, f->addr, f->addr + PAGE_SIZE_)) {
+		c->waiting_batch++;
+		ret = AGAIN;
+	} else if (ioctl(c->uffd, UFFDIO_WRITEPROTECT, &wp)) {
+		ret = errno == EAGAIN ? AGAIN : SERVED;
+		if (ret == SERVED)
+			wake_page(c, f->addr);
+	} else {
+		/* It may have been the zero page, and takes memory from now on. */
+		budget_charge(c->job->group, PAGE_SIZE_);
+	}
+	pthread_mutex_unlock(&c->state);
+	client_ungate(c, GATE_TO_COPY);
+	return ret;
+}
+
+static void serve(struct server *sv, struct fault *f)
+{
+	enum outcome ret;
+
+	if (f->flags & UFFD_PAGEFAULT_FLAG_WP)
+		ret = serve_protected(f);
+	else
+		ret = serve_missing(sv, f);
+	if (ret == SERVED) {
+		uint64_t ns = now_ns() - f->start_ns;
+
+		lat_add(pager.count.lat, ns);
+		count_add(&pager.count.lat_nr, 1);
+		count_add(&pager.count.lat_sum_ns, ns);
+		if (ns > count_read(&pager.count.lat_max_ns))
+			__atomic_store_n(&pager.count.lat_max_ns, ns, __ATOMIC_RELAXED);
+		client_put(f->client);
+		return;
+	}
+	if (sv->nr_aside == sv->max_aside) {
+		unsigned int max = sv->max_aside ? sv->max_aside * 2 : 64;
+		struct fault *aside = realloc(sv->aside, max * sizeof(*aside));
+
+		if (!aside) {
+			/* Let the thread fault again, when there may be memory. */
+			wake_page(f->client, f->addr);
+			client_put(f->client);
+			return;
+		}
+		sv->aside = aside;
+		sv->max_aside = max;
+	}
+	sv->aside[sv->nr_aside++] = *f;
+}
+
+/* ---- the loop -------------------------------------------------------- */
+
+static void refresh_clients(struct server *sv)
+{
+	struct client *old[MAX_CLIENTS];
+	unsigned int nr = sv->nr_clients;
+
+	memcpy(old, sv->client, sizeof(old));
+	sv->generation = clients_generation();
+	sv->nr_clients = clients_get(sv->client, MAX_CLIENTS);
+	for (unsigned int i = 0; i < nr; i++)
+		client_put(old[i]);
+}
+
+/*
+ * Read one message.  An event is followed before the gate is let go; a fault is
+ * served after.  Returns true when more is to be had without waiting.
+ */
+static bool read_one(struct server *sv, struct client *c)
+{
+	struct uffd_msg msg;
+	unsigned int stashed;
+	struct fault f;
+	ssize_t n;
+
+	if (!client_gate_to_read(c))
+		return false;
+	if (c->nr_stash) {
+		msg = c->stash[0];
+		__atomic_store_n(&c->nr_stash, c->nr_stash - 1, __ATOMIC_RELAXED);
+		memmove(c->stash, c->stash + 1, c->nr_stash * sizeof(msg));
+		n = sizeof(msg);
+	} else {
+		n = read(c->uffd, &msg, sizeof(msg));
+	}
+	stashed = c->nr_stash;
+	if (n == sizeof(msg) && msg.event != UFFD_EVENT_PAGEFAULT) {
+		event_follow(c, &msg);
+		stashed = c->nr_stash;
+	}
+	client_ungate(c, GATE_TO_READ);
+	if (n != sizeof(msg))
+		return false;
+	if (msg.event != UFFD_EVENT_PAGEFAULT)
+		return stashed;
+	__atomic_store_n(&c->tid, msg.arg.pagefault.feat.ptid, __ATOMIC_RELAXED);
+	f = (struct fault){
+		.client = c,
+		.addr = msg.arg.pagefault.address & ~(PAGE_SIZE_ - 1),
+		.flags = msg.arg.pagefault.flags,
+		.tid = msg.arg.pagefault.feat.ptid,
+		.start_ns = now_ns(),
+	};
+	note_thread(sv, &f);
+	client_get(c);
+	serve(sv, &f);
+	return stashed;
+}
+
+static void retry_aside(struct server *sv)
+{
+	struct fault *aside = sv->aside;
+	unsigned int nr = sv->nr_aside;
+
+	sv->aside = NULL;
+	sv->nr_aside = sv->max_aside = 0;
+	for (unsigned int i = 0; i < nr; i++)
+		serve(sv, &aside[i]);
+	free(aside);
+}
+
+static void *server_main(void *arg)
+{
+	struct server *sv = arg;
+	struct pollfd p[MAX_CLIENTS + 1];
+	char name[16];
+
+	snprintf(name, sizeof(name), "vswap-fault/%u", sv->id);
+	prctl(PR_SET_NAME, name);
+	/* Before the program's own threads, where we may. */
+	setpriority(PRIO_PROCESS, syscall(SYS_gettid), -10);
+	p[0] = (struct pollfd){ .fd = sv->wake, .events = POLLIN };
+	while (!pager_stopping()) {
+		struct timespec pause = { 0, 200000 };
+		struct client *from[MAX_CLIENTS];
+		bool any_parked = false, any_stash = false;
+		unsigned int n = 1;
+		int ready;
+
+		if (sv->generation != clients_generation())
+			refresh_clients(sv);
+		if (listens(sv) || sv->nr_aside)
+			for (unsigned int i = 0; i < sv->nr_clients; i++) {
+				if (parked(sv->client[i])) {
+					any_parked = true;
+					continue;
+				}
+				/* What was read once no descriptor tells of again. */
+				any_stash |=
+					__atomic_load_n(&sv->client[i]->nr_stash, __ATOMIC_RELAXED);
+				from[n - 1] = sv->client[i];
+				p[n++] = (struct pollfd){ .fd = sv->client[i]->uffd,
+							  .events = POLLIN };
+			}
+		if (any_stash)
+			pause.tv_nsec = 0;
+		else if (any_parked && !sv->nr_aside)
+			pause.tv_nsec = PARKED_POLL_NS;
+		ready = ppoll(p, n, sv->nr_aside || any_parked || any_stash ? &pause : NULL, NULL);
+		if (ready < 0 && errno != EINTR) {
+			jobs_kill("poll: %s: killed", strerror(errno));
+			return NULL;
+		}
+		if (ready > 0 && p[0].revents) {
+			uint64_t drain;
+
+			if (read(sv->wake, &drain, sizeof(drain)) < 0 && errno != EAGAIN)
+				pager_say("eventfd: %s", strerror(errno));
+		}
+		for (unsigned int i = 1; (ready > 0 || any_stash) && i < n; i++)
+			if ((ready > 0 && p[i].revents) ||
+			    __atomic_load_n(&from[i - 1]->nr_stash, __ATOMIC_RELAXED))
+				while (read_one(sv, from[i - 1]))
+					;
+		if (sv->nr_aside)
+			retry_aside(sv);
+	}
+	for (unsigned int i = 0; i < sv->nr_aside; i++)
+		client_put(sv->aside[i].client);
+	for (unsigned int i = 0; i < sv->nr_clients; i++)
+		client_put(sv->client[i]);
+	return NULL;
+}
+
+int servers_start(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	servers.nr = cpus < 1 ? 1 : cpus < MAX_SERVERS ? cpus : MAX_SERVERS;
+	for (unsigned int i = 0; i < servers.nr; i++) {
+		struct server *sv = &servers.server[i];
+		int ret;
+
+		sv->id = i;
+		sv->cpu = -1;
+		sv->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		sv->buf = mmap(NULL, RA_LIMIT * PAGE_SIZE_, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		sv->folio = aligned_alloc(64, RA_LIMIT * sizeof(*sv->folio));
+		if (sv->wake < 0 || sv->buf == MAP_FAILED || !sv->folio)
+			return -errno;
+		for (unsigned int j = 0; j < RA_LIMIT; j++) {
+			swap_folio_init(&sv->folio[j].folio, NULL, 0, NULL, folio_release);
+			swap_folio_put(&sv->folio[j].folio);
+		}
+		ret = pthread_create(&sv->thread, NULL, server_main, sv);
+		if (ret)
+			return -ret;
+		sv->started = true;
+	}
+	return 0;
+}
+
+/* pager.stopping is set by now. */
+void servers_stop(void)
+{
+	servers_wake();
+	for (unsigned int i = 0; i < servers.nr; i++) {
+		struct server *sv = &servers.server[i];
+
+		if (!sv->started)
+			continue;
+		pthread_join(sv->thread, NULL);
+		close(sv->wake);
+		munmap(sv->buf, RA_LIMIT * PAGE_SIZE_);
+		free(sv->folio);
+		free(sv->aside);
+	}
+}

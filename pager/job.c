@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "job.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "group.h"
+#include "state.h"
+
+/* Locks: jobs.lock -> the list of clients. */
+static struct {
+	pthread_mutex_t lock;
+	struct job *list;
+	unsigned int nr;
+} jobs = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static int listen_for_agents(struct job *job)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	uint64_t secret[2];
+
+	if (getrandom(secret, sizeof(secret), 0) != sizeof(secret))
+		return -EIO;
+	snprintf(job->name, sizeof(job->name), "vswap-%d-%016llx%016llx", getpid(),
+		 (unsigned long long)secret[0], (unsigned long long)secret[1]);
+	memcpy(addr.sun_path + 1, job->name, strlen(job->name));
+	job->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (job->listener < 0)
+		return -errno;
+	if (bind(job->listener, (struct sockaddr *)&addr,
+		 offsetof(struct sockaddr_un, sun_path) + 1 + strlen(job->name)) ||
+	    listen(job->listener, 16))
+		return -errno;
+	return 0;
+}
+
+struct job *job_create(struct group *group)
+{
+	struct job *job = calloc(1, sizeof(*job));
+	int ret;
+
+	if (!job)
+		return NULL;
+	job->ref = 1;
+	job->runner = job->listener = -1;
+	ret = listen_for_agents(job);
+	if (ret) {
+		if (job->listener >= 0)
+			close(job->listener);
+		free(job);
+		errno = -ret;
+		return NULL;
+	}
+	group_get(group);
+	job->group = group;
+	pthread_mutex_lock(&jobs.lock);
+	job->next = jobs.list;
+	jobs.list = job;
+	jobs.nr++;
+	pthread_mutex_unlock(&jobs.lock);
+	return job;
+}
+
+void job_get(struct job *job)
+{
+	__atomic_add_fetch(&job->ref, 1, __ATOMIC_RELAXED);
+}
+
+void job_put(struct job *job)
+{
+	bool last;
+
+	/* Under the lock, so that who goes through the list finds none with a count of 0. */
+	pthread_mutex_lock(&jobs.lock);
+	last = !__atomic_sub_fetch(&job->ref, 1, __ATOMIC_ACQ_REL);
+	if (last)
+		for (struct job **p = &jobs.list; *p; p = &(*p)->next)
+			if (*p == job) {
+				*p = job->next;
+				jobs.nr--;
+				break;
+			}
+	pthread_mutex_unlock(&jobs.lock);
+	if (!last)
+		return;
+	job_close(job);
+	if (job->runner >= 0)
+		close(job->runner);
+	group_put(job->group);
+	free(job);
+}
+
+void job_close(struct job *job)
+{
+	if (job->listener >= 0)
+		close(job->listener);
+	job->listener = -1;
+}
+
+unsigned int jobs_count(void)
+{
+	unsigned int n;
+
+	pthread_mutex_lock(&jobs.lock);
+	n = jobs.nr;
+	pthread_mutex_unlock(&jobs.lock);
+	return n;
+}
+
+unsigned int jobs_in(const struct group *group)
+{
+	unsigned int n = 0;
+
+	pthread_mutex_lock(&jobs.lock);
+	for (struct job *job = jobs.list; job; job = job->next)
+		n += group_is_in(job->group, group);
+	pthread_mutex_unlock(&jobs.lock);
+	return n;
+}
+
+bool job_busy(const struct job *job)
+{
+	struct client *list[MAX_CLIENTS];
+	unsigned int n = clients_get(list, MAX_CLIENTS);
+	bool busy = false;
+
+	for (unsigned int i = 0; i < n; i++) {
+		busy |= list[i]->job == job;
+		client_put(list[i]);
+	}
+	return busy;
+}
+
+/* ---- words and death -------------------------------------------------- */
+
+static void say(struct job *job, const char *line)
+{
+	struct job_msg msg = { .type = JOB_MSG_SAY };
+	int runner = __atomic_load_n(&job->runner, __ATOMIC_ACQUIRE);
+
+	if (runner < 0) {
+		pager_say("%s", line);
+		return;
+	}
+	snprintf(msg.text, sizeof(msg.text), "%s", line);
+	/* One that stalls goes without: nobody here waits for it. */
+	send(runner, &msg, sizeof(msg), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+void job_say(struct job *job, const char *fmt, ...)
+{
+	char line[900];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	say(job, line);
+}
+
+static void die(struct job *job, const char *line)
+{
+	pid_t pid = __atomic_load_n(&job->pid, __ATOMIC_RELAXED);
+
+	if (!__atomic_exchange_n(&job->killed, true, __ATOMIC_RELAXED))
+		say(job, line);
+	if (pid > 0)
+		kill(pid, SIGKILL);
+	clients_kill(job);
+}
+
+void job_kill(struct job *job, const char *fmt, ...)
+{
+	char line[900];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	die(job, line);
+}
+
+void jobs_kill(const char *fmt, ...)
+{
+	char line[900];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	pthread_mutex_lock(&jobs.lock);
+	for (struct job *job = jobs.list; job; job = job->next)
+		die(job, line);
+	pthread_mutex_unlock(&jobs.lock);
+}
+
+/* ---- agents ----------------------------------------------------------- */
+
+/*
+ * A connection is waiting: the agent of the program or of what it execs.  What
+ * cannot be managed must not run: its memory would have no limit.
+ */
+static int accept_agent(struct job *job)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	struct client *c = NULL;
+	int sock = accept4(job->listener, NULL, NULL, SOCK_CLOEXEC);
+
+	if (sock < 0)
+		return 0;
+	if (!getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len)) {
+		/* The program itself is the first. */
+		if (!job->pid)
+			__atomic_store_n(&job->pid, cred.pid, __ATOMIC_RELAXED);
+		c = client_accept(job, sock, cred.pid);
+		if (!c && cred.pid > 0)
+			kill(cred.pid, SIGKILL);
+	}
+	if (!c)
+		close(sock);
+	return c ? JOB_CLIENT : JOB_REFUSE;
+}
+
+int job_turn(struct job *job, int fd, int ms)
+{
+	struct client *list[MAX_CLIENTS];
+	unsigned int n = clients_get(list, MAX_CLIENTS), nr = 0;
+	struct pollfd p[MAX_CLIENTS + 2] = { { .fd = fd, .events = POLLIN },
+					     { .fd = job->listener, .events = POLLIN } };
+	int ready, seen = 0;
+
+	for (unsigned int i = 0; i < n; i++)
+		if (list[i]->job != job)
+			client_put(list[i]);
+		else
+			list[nr++] = list[i];
+	for (unsigned int i = 0; i < nr; i++)
+		p[2 + i] = (struct pollfd){ .fd = list[i]->sock };
+	ready = poll(p, nr + 2, ms);
+	if (ready < 0 && errno != EINTR)
+		job_kill(job, "poll: %s: killed", strerror(errno));
+	for (unsigned int i = 0; i < nr; i++) {
+		/* Ended, or became another program by exec. */
+		if (ready > 0 && p[2 + i].revents)
+			client_dead(list[i]);
+		client_put(list[i]);
+	}
+	if (ready <= 0)
+		return 0;
+	if (p[1].revents & POLLIN)
+		seen |= accept_agent(job);
+	if (p[0].revents)
+		seen |= JOB_INPUT;
+	return seen;
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Which parts of a client are registered, and late registration.
+ *
+ * Nothing is registered until the budget is nearly used: first touches stay in
+ * the kernel, with huge pages, at full speed.  Then, and whenever the program
+ * has grown by other ways than our faults, its map is read and what is private,
+ * writable and anonymous is registered.
+ *
+ * Invariant: a range in the list is registered.  The kernel drops a registration
+ * only with an event (unmap, remap) that takes the range off the list before
+ * anything else is done to the client.  The other way round does no harm: what
+ * is registered and not in the list is served, and not evicted.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../agent/uffd.h"
+#include "client.h"
+#include "state.h"
+
+struct range *range_from(struct client *c, uint64_t addr)
+{
+	unsigned int lo = 0, hi = c->nr_ranges;
+
+	while (lo < hi) {
+		unsigned int mid = (lo + hi) / 2;
+
+		if (c->range[mid].end <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < c->nr_ranges ? &c->range[lo] : NULL;
+}
+
+static int ranges_insert(struct client *c, unsigned int at, uint64_t start, uint64_t end)
+{
+	if (c->nr_ranges == c->max_ranges) {
+		unsigned int max = c->max_ranges ? c->max_ranges * 2 : 64;
+		struct range *range = realloc(c->range, max * sizeof(*range));
+
+		if (!range)
+			return -ENOMEM;
+		c->range = range;
+		c->max_ranges = max;
+	}
+	memmove(&c->range[at + 1], &c->range[at], (c->nr_ranges - at) * sizeof(*c->range));
+	c->range[at] = (struct range){ start, end };
+	c->nr_ranges++;
+	return 0;
+}
+
+void ranges_remove(struct client *c, uint64_t start, uint64_t end)
+{
+	struct range *r = range_from(c, start);
+	unsigned int i;
+
+	if (!r)
+		return;
+	for (i = r - c->range; i < c->nr_ranges && c->range[i].start < end;) {
+		r = &c->range[i];
+		if (r->start < start && r->end > end) {
+			uint64_t tail = r->end;
+
+			r->end = start;
+			/* Out of memory: the tail is served and not evicted until found again. */
+			ranges_insert(c, i + 1, end, tail);
+			return;
+		}
+		if (r->start < start) {
+			r->end = start;
+			i++;
+		} else if (r->end > end) {
+			r->start = end;
+			return;
+		} else {
+			c->nr_ranges--;
+			memmove(r, r + 1, (c->nr_ranges - i) * sizeof(*r));
+		}
+	}
+}
+
+int ranges_add(struct client *c, uint64_t start, uint64_t end)
+{
+	struct range *r;
+	unsigned int i;
+
+	ranges_remove(c, start, end);
+	r = range_from(c, start ? start - 1 : 0);
+	i = r ? r - c->range : c->nr_ranges;
+	if (r && r->end == start) {
+		r->end = end;
+		if (i + 1 < c->nr_ranges && r[1].start == end) {
+			r->end = r[1].end;
+			c->nr_ranges--;
+			memmove(r + 1, r + 2, (c->nr_ranges - i - 1) * sizeof(*r));
+		}
+		return 0;
+	}
+	if (r && r->start == end) {
+		r->start = start;
+		return 0;
+	}
+	return ranges_insert(c, i, start, end);
+}
+
+/*
+ * Pages only read so far all map the one zero page.  A write gives each memory of
+ * its own without any fault of ours, so those are write-protected: then it comes
+ * to us, and waits when there is no room.
+ */
+static void protect_zeros(struct client *c, uint64_t start, uint64_t end)
+{
+	struct page_region region[64];
+	struct pm_scan_arg scan = {
+		.size = sizeof(scan),
+		.end = end,
+		.vec = (uint64_t)region,
+		.vec_len = 64,
+		.category_mask = PAGE_IS_PFNZERO,
+		.return_mask = PAGE_IS_PFNZERO,
+	};
+	int n;
+
+	while (start < end) {
+		scan.start = start;
+		n = ioctl(c->pagemap, PAGEMAP_SCAN, &scan);
+		for (int i = 0; i < n; i++) {
+			struct uffdio_writeprotect wp = {
+				.range = { region[i].start, region[i].end - region[i].start },
+				.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+			};
+
+			/* Refused while the program changes its map: a little growth unseen. */
+			ioctl(c->uffd, UFFDIO_WRITEPROTECT, &wp);
+		}
+		if (n < 0 || scan.walk_end <= start)
+			break;
+		start = scan.walk_end;
+	}
+}
+
+/* Register the parts of [start, end) that are not.  Returns bytes. */
+static uint64_t register_gaps(struct client *c, uint64_t start, uint64_t end)
+{
+	uint64_t bytes = 0;
+
+	while (start < end) {
+		struct range *r = range_from(c, start);
+		uint64_t stop = r && r->start < end ? r->start : end;
+
+		if (stop > start) {
+			struct uffdio_register reg = {
+				.range = { start, stop - start },
+				.mode = UFFDIO_REGISTER_MODE_MISSING |
+					(pager.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP ?
+						 UFFDIO_REGISTER_MODE_WP :
+						 0),
+			};
+
+			/*
+			 * It may be gone or something else by now: then the next
+			 * look at the map tells.
+			 */
+			if (!ioctl(c->uffd, UFFDIO_REGISTER, &reg) && !ranges_add(c, start, stop)) {
+				bytes += stop - start;
+				if (reg.mode & UFFDIO_REGISTER_MODE_WP)
+					protect_zeros(c, start, stop);
+			}
+			r = range_from(c, stop);
+		}
+		start = r && r->start <= stop && stop < end ? r->end : stop;
+		if (start < stop)
+			start = stop;
+	}
+	return bytes;
+}
+
+/*
+ * Register an anonymous area less what the agent owns.  A registered page that
+ * somebody else could drop without telling us would come back as zeros, so only
+ * private anonymous memory is taken.
+ */
+static uint64_t register_area(struct client *c, uint64_t start, uint64_t end)
+{
+	uint64_t bytes = 0;
+
+	while (start < end) {
+		uint64_t stop = end, next = end;
+
+		for (unsigned int i = 0; i < WIRE_RANGES; i++) {
+			const struct range *own = &c->own[i];
+
+			if (own->start < end && own->end > start && own->start <= stop) {
+				stop = own->start > start ? own->start : start;
+				next = own->end;
+			}
+		}
+		if (stop > start)
+			bytes += register_gaps(c, start, stop);
+		start = next;
+	}
+	return bytes;
+}
+
+static bool anonymous(const char *name)
+{
+	return !*name || !strcmp(name, "[heap]") || !strcmp(name, "[stack]") ||
+	       !strncmp(name, "[anon:", 6) || !strncmp(name, "[stack:", 7);
+}
+
+uint64_t client_register(struct client *c)
+{
+	static char buf[1 << 16]; /* the watch thread alone calls this */
+	uint64_t bytes = 0;
+	size_t have = 0;
+	off_t at = 0;
+
+	for (;;) {
+		ssize_t n = pread(c->maps, buf + have, sizeof(buf) - 1 - have, at);
+		char *line = buf, *end;
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		at += n;
+		have += n;
+		buf[have] = 0;
+		while ((end = strchr(line, '\n'))) {
+			unsigned long from, to, inode;
+			char perms[5];
+			int name = 0;
+
+			*end = 0;
+			if (sscanf(line, "%lx-%lx %4s %*x %*s %lu %n", &from, &to, perms, &inode,
+				   &name) == 4 &&
+			    !inode && perms[0] == 'r' && perms[1] == 'w' && perms[3] == 'p' &&
+			    name && anonymous(line + name) && to < 1UL << 47) {
+				pthread_mutex_lock(&c->state);
+				bytes += register_area(c, from, to);
+				pthread_mutex_unlock(&c->state);
+			}
+			line = end + 1;
+		}
+		have -= line - buf;
+		memmove(buf, line, have);
+	}
+	if (bytes)
+		__atomic_store_n(&c->registered, true, __ATOMIC_RELAXED);
+	return bytes;
+}

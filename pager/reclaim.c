@@ -1,0 +1,595 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Reclaim: keeping the budget, ahead of need.
+ *
+ * One thread watches what is used.  Far from the limit it only looks, the less
+ * often the more room there is.  Near the limit it registers the program's
+ * memory, and whatever the program maps from then on, so that growth comes by
+ * faults, which wait when there is no room.  A second thread keeps a little room
+ * free: pages are moved to frames, the oldest frames are compressed while the
+ * agent moves the next batch.  A third writes the pool's oldest contents to a
+ * tier long before the pool is full.
+ *
+ * Each group with a limit of its own is kept to it in the same way as the space
+ * is, and whoever is to give is found by share (group_victim()).
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "budget.h"
+#include "client.h"
+#include "group.h"
+#include "job.h"
+#include "state.h"
+
+#define MS	       1000000ULL
+#define TOUCH_BYTES_MS (3ULL << 20) /* a program touches new memory no faster */
+#define WRITEOUT_BATCH 64
+#define STUCK_MS       10000
+#define STALLED_MS     500
+
+static struct {
+	pthread_t watcher, thread, writer;
+	pthread_mutex_t lock;
+	pthread_cond_t wake, write, watch;
+	bool woken, write_woken;
+	unsigned int undone; /* pages put back since the round began: no progress */
+	uint64_t goal;	     /* atomic; 0: none */
+	uint64_t pool_limit; /* atomic */
+} reclaim = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.wake = PTHREAD_COND_INITIALIZER,
+	.write = PTHREAD_COND_INITIALIZER,
+	.watch = PTHREAD_COND_INITIALIZER,
+};
+
+void reclaim_wake(void)
+{
+	/* An unlocked look keeps the fault path off this lock most of the time. */
+	if (__atomic_load_n(&reclaim.woken, __ATOMIC_RELAXED))
+		return;
+	pthread_mutex_lock(&reclaim.lock);
+	__atomic_store_n(&reclaim.woken, true, __ATOMIC_RELAXED);
+	pthread_cond_signal(&reclaim.wake);
+	pthread_mutex_unlock(&reclaim.lock);
+}
+
+/* Until @cond is signalled with *woken set, the end, or @ms are over. */
+static void sleep_ms(pthread_cond_t *cond, bool *woken, uint64_t ms)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	ts.tv_nsec += (ms % 1000) * 1000000L;
+	ts.tv_sec += ms / 1000 + ts.tv_nsec / 1000000000L;
+	ts.tv_nsec %= 1000000000L;
+	pthread_mutex_lock(&reclaim.lock);
+	while (!(woken && *woken) && !pager_stopping())
+		if (pthread_cond_timedwait(cond, &reclaim.lock, &ts) == ETIMEDOUT)
+			break;
+	if (woken)
+		__atomic_store_n(woken, false, __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&reclaim.lock);
+}
+
+/* Reclaim of a group, or of the space, begins above the high mark and ends below the low one. */
+static uint64_t slack(uint64_t limit)
+{
+	return limit / 48 > 1 << 20 ? limit / 48 : 1 << 20;
+}
+
+/* A goal is for all of the space. */
+static uint64_t with_goal(uint64_t mark)
+{
+	uint64_t goal = count_read(&reclaim.goal);
+
+	return goal && goal < mark ? goal : mark;
+}
+
+static uint64_t high_mark(const struct group *g)
+{
+	uint64_t limit = group_ram(g);
+	uint64_t high = limit == GROUP_NO_LIMIT ? limit : limit - slack(limit);
+
+	return g == group_root() ? with_goal(high) : high;
+}
+
+uint64_t reclaim_low_mark(uint64_t limit)
+{
+	return limit - 2 * slack(limit);
+}
+
+static uint64_t low_mark(const struct group *g)
+{
+	uint64_t limit = group_ram(g);
+	uint64_t low = limit == GROUP_NO_LIMIT ? limit : reclaim_low_mark(limit);
+
+	return g == group_root() ? with_goal(low) : low;
+}
+
+static bool has_tier(void)
+{
+	return __atomic_load_n(&pager.has_tier, __ATOMIC_RELAXED);
+}
+
+static uint64_t pool_limit(void)
+{
+	return count_read(&reclaim.pool_limit);
+}
+
+void reclaim_set_goal(uint64_t goal)
+{
+	__atomic_store_n(&reclaim.goal, goal, __ATOMIC_RELAXED);
+	if (goal)
+		reclaim_wake();
+}
+
+static void writer_wake(void)
+{
+	if (!has_tier())
+		return;
+	pthread_mutex_lock(&reclaim.lock);
+	reclaim.write_woken = true;
+	pthread_cond_signal(&reclaim.write);
+	pthread_mutex_unlock(&reclaim.lock);
+}
+
+static bool undo(struct frame *frame)
+{
+	bool back = evict_undo(frame);
+
+	reclaim.undone += back;
+	return back;
+}
+
+/*
+ * Compress, or else write out, the oldest frames of @group (NULL: of whichever
+ * has most) until @want of them are free.  Returns frames set free.
+ */
+static unsigned int writeout(struct group *group, unsigned int want)
+{
+	unsigned int freed = 0, stuck = 0;
+
+	while (freed < want && stuck < WRITEOUT_BATCH) {
+		struct frame *frame[WRITEOUT_BATCH];
+		struct swap_folio *folio[WRITEOUT_BATCH];
+		unsigned int n = 0;
+
+		while (n < WRITEOUT_BATCH && freed + n < want) {
+			struct frame *f = frame_dequeue(group);
+
+			if (!f)
+				break;
+			if (!swap_folio_trylock(&f->folio)) {
+				/* A fault has it, and forgets it when done. */
+				frame_queue(f);
+				stuck++;
+				break;
+			}
+			if (!swap_folio_test(&f->folio, SWAP_FOLIO_CACHED) ||
+			    folio_free_swap(pager.space, &f->folio)) {
+				swap_folio_unlock(&f->folio);
+				swap_folio_put(&f->folio);
+				freed++;
+				continue;
+			}
+			frame[n] = f;
+			folio[n++] = &f->folio;
+		}
+		if (!n)
+			break;
+		swap_writeout(pager.space, folio, n);
+		for (unsigned int i = 0; i < n; i++) {
+			bool out = !swap_folio_test(folio[i], SWAP_FOLIO_DIRTY);
+
+			if (out)
+				swap_cache_del_folio(pager.space, folio[i]);
+			else
+				out = folio_free_swap(pager.space, folio[i]) ||
+				      (undo(frame[i]) && folio_free_swap(pager.space, folio[i]));
+			if (out) {
+				freed++;
+				swap_folio_unlock(folio[i]);
+				swap_folio_put(folio[i]);
+			} else {
+				/* No store would have it now: try again later. */
+				stuck++;
+				frame_queue(frame[i]);
+				swap_folio_unlock(folio[i]);
+			}
+		}
+	}
+	return freed;
+}
+
+/* So many free frames, @group's first. */
+static void make_frames(struct group *group, unsigned int want)
+{
+	if (frames_free() < want)
+		writeout(group, want - frames_free());
+	if (frames_free() < want)
+		writeout(NULL, want - frames_free());
+}
+
+/* Evict @pages of the clients that are @group's own.  Returns pages gone. */
+static unsigned int evict_clients(struct group *group, uint64_t pages)
+{
+	struct client *list[MAX_CLIENTS];
+	unsigned int n = clients_get(list, MAX_CLIENTS);
+	unsigned int gone = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		struct client *c = list[i];
+		/* No batch takes more than a part of the frames, of which there may be fewer now. */
+		unsigned int most = frames_total() / 4 < pager.batch_pages ? frames_total() / 4 :
+									     pager.batch_pages;
+		unsigned int want = pages < most ? pages : most;
+
+		if (c->job->group == group && c->sock >= 0 && !client_is_dead(c) &&
+		    client_registered(c)) {
+			if (want < 32)
+				want = 32;
+			doubts_review(c);
+			make_frames(group, want);
+			if (evict_start(c, want)) {
+				/* While the agent works: room for the next batch. */
+				make_frames(group, want);
+				gone += evict_finish(c);
+			}
+			/* A busy machine makes agents late, too, but not for so long. */
+			group->stalled |= c->late && now_ns() > c->late_ns + STALLED_MS * MS;
+		}
+		client_put(c);
+	}
+	return gone;
+}
+
+/*
+ * The part of the frames a group may fill: a page's rest is as long, in evictions
+ * of its group, as it would be in a space of that size.
+ */
+static uint64_t frames_allowed(const struct group *g)
+{
+	uint64_t allowed = frames_total();
+
+	for (; g->parent; g = g->parent)
+		if (group_ram(g) / PAGE_SIZE_ / 16 < allowed)
+			allowed = group_ram(g) / PAGE_SIZE_ / 16;
+	return allowed;
+}
+
+/* One round of eviction for @top, @over bytes above its low mark.  Returns pages gone. */
+static unsigned int evict_round(struct group *top, uint64_t over)
+{
+	unsigned int gone = 0;
+	struct group *g;
+
+	for (g = group_root(); g; g = group_next(g))
+		g->dry = g->stalled = false;
+	while (!gone && (g = group_victim(top))) {
+		uint64_t frames, allowed;
+
+		gone = evict_clients(g, over / PAGE_SIZE_ + 1);
+		frames = count_read(&g->frames);
+		allowed = frames_allowed(g) / 4 * 3;
+		/* What it has there is its memory still. */
+		if (g->parent && frames > allowed)
+			gone += writeout(g, frames - allowed);
+		g->dry = !gone;
+	}
+	return gone;
+}
+
+/* Is a group's limit near, not regarding the space's? */
+static bool near_limit(const struct group *g)
+{
+	for (; g->parent; g = g->parent)
+		if (group_used(g) >= low_mark(g))
+			return true;
+	return false;
+}
+
+/* Has the program grown otherwise than by our faults?  Then there is more to register. */
+static void register_all(uint64_t used, bool all)
+{
+	static uint64_t last;
+	struct client *list[MAX_CLIENTS];
+	unsigned int n = clients_get(list, MAX_CLIENTS);
+	uint64_t now = now_ns();
+
+	for (unsigned int i = 0; i < n; i++) {
+		struct client *c = list[i];
+
+		if (c->sock >= 0 && !client_is_dead(c) && (all || near_limit(c->job->group)) &&
+		    (!client_registered(c) || used > last + (1 << 20) || now >= c->next_scan_ns)) {
+			client_register(c);
+			c->next_scan_ns = now_ns() + 20 * MS;
+		}
+		client_put(c);
+	}
+	last = used;
+}
+
+/* Forked children have no process id we know: ask whether they are still there. */
+static void bury_children(void)
+{
+	struct client *list[MAX_CLIENTS];
+	unsigned int n = clients_get(list, MAX_CLIENTS);
+
+	for (unsigned int i = 0; i < n; i++) {
+		if (list[i]->sock < 0 && client_gone(list[i]))
+			client_dead(list[i]);
+		client_put(list[i]);
+	}
+}
+
+static void check_pool(void)
+{
+	struct swap_stat st;
+
+	swap_space_stat(pager.space, &st);
+	if (st.pool_bytes > pool_limit() / 10 * 9 || groups_pool_full())
+		writer_wake();
+}
+
+/* Libraries that others use as well are not the program's alone.  Returns when to ask again. */
+static uint64_t weigh_files(uint64_t now)
+{
+	struct client *list[MAX_CLIENTS];
+	unsigned int n = clients_get(list, MAX_CLIENTS);
+	uint64_t cost;
+
+	for (unsigned int i = 0; i < n; i++) {
+		if (list[i]->statm >= 0 && !client_is_dead(list[i]))
+			client_weigh_files(list[i]);
+		client_put(list[i]);
+	}
+	cost = now_ns() - now;
+	return now + (cost < 4 * MS ? 200 * MS : cost * 50);
+}
+
+/* What of vswap's memory is no group's. */
+static uint64_t overhead(void)
+{
+	const struct group *root = group_root();
+	uint64_t theirs = count_read(&root->frames) * PAGE_SIZE_ + count_read(&root->pool);
+	struct budget_parts parts;
+
+	budget_parts(&parts);
+	return parts.self > theirs ? parts.self - theirs : 0;
+}
+
+static void *watch_main(void *unused)
+{
+	const struct sched_param realtime = { .sched_priority = 1 };
+	uint64_t next_bury = 0, next_weigh = 0;
+
+	(void)unused;
+	prctl(PR_SET_NAME, "vswap-watch");
+	/* Late here means memory above the limit. */
+	if (sched_setscheduler(0, SCHED_FIFO, &realtime))
+		setpriority(PRIO_PROCESS, syscall(SYS_gettid), -10);
+	while (!pager_stopping()) {
+		uint64_t used = budget_sample();
+		uint64_t now = now_ns(), room = ~0ULL;
+		struct group *g;
+
+		if (now >= next_bury) {
+			bury_children();
+			groups_share(overhead());
+			next_bury = now + 100 * MS;
+		}
+		for (g = group_root(); g; g = group_next(g)) {
+			uint64_t low = low_mark(g), has = group_used(g);
+
+			if (low == GROUP_NO_LIMIT)
+				continue;
+			if (room > (low > has ? low - has : 0))
+				room = low > has ? low - has : 0;
+			if (has > high_mark(g))
+				reclaim_wake();
+		}
+		if (!room && now >= next_weigh)
+			next_weigh = weigh_files(now);
+		if (!room)
+			register_all(used, used >= low_mark(group_root()));
+		room /= TOUCH_BYTES_MS * 2;
+		sleep_ms(&reclaim.watch, NULL, room < 1 ? 1 : room > 50 ? 50 : room);
+	}
+	return NULL;
+}
+
+/* The client with most memory in @top, with a reference, or NULL. */
+static struct client *largest(const struct group *top)
+{
+	struct client *list[MAX_CLIENTS], *most = NULL;
+	unsigned int n = clients_get(list, MAX_CLIENTS);
+	uint64_t anon, file, max = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		struct client *c = list[i];
+
+		if (group_is_in(c->job->group, top) && c->statm >= 0 &&
+		    !client_resident(c, &anon, &file) && (!most || anon > max)) {
+			struct client *old = most;
+
+			most = c;
+			max = anon;
+			c = old;
+		}
+		if (c)
+			client_put(c);
+	}
+	return most;
+}
+
+/* Nothing left that could go: the program is given time, not for ever. */
+static void stuck(struct group *g, uint64_t used)
+{
+	char where[GROUP_NAME + 16] = "";
+	struct client *c;
+
+	if (now_ns() - g->stuck_ns < STUCK_MS * MS)
+		return;
+	g->stuck_ns = 0;
+	c = largest(g);
+	if (!c)
+		return;
+	if (g->parent)
+		snprintf(where, sizeof(where), "group %s: ", g->name);
+	job_kill(
+		c->job,
+		"%sout of memory, all is full: %llu MiB of %s%llu MiB in use and nothing can be put "
+		"elsewhere: killed (give more %s%s)",
+		where, (unsigned long long)(used >> 20), g->parent ? "ram=" : "--ram ",
+		(unsigned long long)(group_ram(g) >> 20), g->parent ? "ram=" : "--ram",
+		has_tier() ? ", or a larger --tier" : ", or a --tier");
+	client_put(c);
+}
+
+enum progress {
+	NOTHING_TO_DO,
+	NO_PROGRESS,
+	PROGRESS,
+};
+
+static enum progress better(enum progress a, enum progress b)
+{
+	return a > b ? a : b;
+}
+
+/* One round for @g, if it is over its mark. */
+static enum progress reclaim_round(struct group *g)
+{
+	uint64_t used = group_used(g);
+	unsigned int gone;
+
+	if (used <= low_mark(g) || (used <= high_mark(g) && !g->stuck_ns)) {
+		g->stuck_ns = 0;
+		return NOTHING_TO_DO;
+	}
+	reclaim.undone = 0;
+	gone = evict_round(g, used - low_mark(g));
+	if (!g->parent && frames_free() < frames_total() / 4)
+		writeout(NULL, frames_total() / 4);
+	check_pool();
+	budget_sample();
+	used = group_used(g);
+	/* What no store would have came back to the program: that led nowhere. */
+	if (gone > reclaim.undone * 2) {
+		g->stuck_ns = 0;
+		return PROGRESS;
+	}
+	if (used <= group_ram(g)) {
+		g->stuck_ns = 0;
+		return NO_PROGRESS;
+	}
+	if (swap_compact(pager.space))
+		return PROGRESS;
+	/* Where programs have nothing left to give, the pool has: one may be stopped. */
+	if (has_tier() && group_writeback(g, used - low_mark(g)))
+		return PROGRESS;
+	/* One who is stopped is not to die for what it cannot give. */
+	if (group_stalled(g))
+		return NO_PROGRESS;
+	if (!g->stuck_ns)
+		g->stuck_ns = now_ns();
+	stuck(g, used);
+	return NO_PROGRESS;
+}
+
+static void *reclaim_main(void *unused)
+{
+	(void)unused;
+	prctl(PR_SET_NAME, "vswap-reclaim");
+	while (!pager_stopping()) {
+		enum progress most = NOTHING_TO_DO;
+		struct group *g;
+
+		frames_trim();
+		evict_late(false);
+		budget_sample();
+		if (groups_any())
+			groups_share(overhead());
+		/* Those in it come after the root: a group's own limit is kept first. */
+		for (g = group_next(group_root()); g; g = group_next(g))
+			if (group_ram(g) != GROUP_NO_LIMIT)
+				most = better(most, reclaim_round(g));
+		most = better(most, reclaim_round(group_root()));
+		if (most == NOTHING_TO_DO)
+			sleep_ms(&reclaim.wake, &reclaim.woken, 50);
+		else if (most == NO_PROGRESS)
+			sleep_ms(&reclaim.watch, NULL, 2);
+	}
+	evict_late(true);
+	return NULL;
+}
+
+static void *writer_main(void *unused)
+{
+	(void)unused;
+	prctl(PR_SET_NAME, "vswap-write");
+	for (;;) {
+		struct swap_stat st;
+
+		pthread_mutex_lock(&reclaim.lock);
+		while (!reclaim.write_woken && !pager_stopping())
+			pthread_cond_wait(&reclaim.write, &reclaim.lock);
+		reclaim.write_woken = false;
+		pthread_mutex_unlock(&reclaim.lock);
+		if (pager_stopping())
+			return NULL;
+		swap_space_stat(pager.space, &st);
+		if (st.pool_bytes > pool_limit() / 10 * 8)
+			swap_writeback(pager.space, st.pool_bytes - pool_limit() / 10 * 8);
+		groups_writeback();
+	}
+}
+
+void reclaim_limits_changed(void)
+{
+	uint64_t limit = budget_limit();
+	uint64_t pool = has_tier() ? limit / 2 : limit - limit / 8;
+
+	/* Also called while the first tiers are added, before there is a thread to wake. */
+	__atomic_store_n(&reclaim.pool_limit, pool, __ATOMIC_RELAXED);
+	swap_space_set_pool_limit(pager.space, pool);
+	frames_resize(limit / FRAMES_PART / PAGE_SIZE_);
+	writer_wake();
+	reclaim_wake();
+}
+
+int reclaim_start(void)
+{
+	int ret;
+
+	reclaim_limits_changed();
+	ret = pthread_create(&reclaim.watcher, NULL, watch_main, NULL);
+	if (!ret)
+		ret = pthread_create(&reclaim.thread, NULL, reclaim_main, NULL);
+	if (!ret)
+		ret = pthread_create(&reclaim.writer, NULL, writer_main, NULL);
+	return -ret;
+}
+
+/* pager.stopping is set by now; also after a reclaim_start() that failed. */
+void reclaim_stop(void)
+{
+	pthread_t *thread[] = { &reclaim.watcher, &reclaim.thread, &reclaim.writer };
+
+	pthread_mutex_lock(&reclaim.lock);
+	pthread_cond_broadcast(&reclaim.wake);
+	pthread_cond_broadcast(&reclaim.write);
+	pthread_cond_broadcast(&reclaim.watch);
+	pthread_mutex_unlock(&reclaim.lock);
+	for (unsigned int i = 0; i < 3; i++)
+		if (*thread[i])
+			pthread_join(*thread[i], NULL);
+}
