@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "space.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "../pager/control.h"
+#include "../pager/json.h"
+#include "cli.h"
+
+#define LIST_SECONDS 2		 /* a space that takes longer to tell itself is left out */
+#define ANSWER_MAX   (64u << 20) /* bytes; far above any honest answer */
+
+/* ---- one connection ---------------------------------------------------- */
+
+/* Connect to socket @name of @dir; one that is left over is removed.  0 or -errno. */
+static int link_connect(struct link *link, const char *dir, const char *name)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	const struct timeval patience = { .tv_sec = LIST_SECONDS };
+	int n, err;
+
+	*link = (struct link){ .fd = -1 };
+	n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s", dir, name);
+	if (n < 0 || (size_t)n >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	link->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (link->fd < 0)
+		return -errno;
+	/* SNDTIMEO also bounds connect() when the other's queue is full. */
+	if (setsockopt(link->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) ||
+	    connect(link->fd, (struct sockaddr *)&addr, sizeof(addr))) {
+		err = -errno;
+		if (err == -ECONNREFUSED)
+			unlink(addr.sun_path);
+		link_close(link);
+		return err;
+	}
+	return 0;
+}
+
+void link_close(struct link *link)
+{
+	if (link->fd >= 0)
+		close(link->fd);
+	free(link->in);
+	*link = (struct link){ .fd = -1 };
+}
+
+/* 0 or -errno. */
+static int send_all(int fd, const char *text, size_t len)
+{
+	ssize_t n;
+
+	while (len) {
+		n = send(fd, text, len, MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		text += n;
+		len -= n;
+	}
+	return 0;
+}
+
+/* The next line without its newline, valid until the next call; NULL with errno. */
+static char *read_line(struct link *link)
+{
+	char *end = NULL, *line, *more;
+	ssize_t n;
+
+	if (link->taken) {
+		link->used -= link->taken;
+		memmove(link->in, link->in + link->taken, link->used);
+		link->taken = 0;
+	}
+	n = link->used;
+	line = link->in;
+	for (;;) {
+		if (line)
+			end = memchr(link->in + link->used - n, '\n', n);
+		if (end)
+			break;
+		if (link->used == link->room) {
+			size_t room = link->room ? link->room * 2 : 4096;
+
+			if (room > ANSWER_MAX) {
+				errno = EFBIG;
+				return NULL;
+			}
+			more = realloc(link->in, room);
+			if (!more)
+				return NULL;
+			link->in = more;
+			link->room = room;
+		}
+		n = recv(link->fd, link->in + link->used, link->room - link->used, 0);
+		if (n <= 0) {
+			if (!n)
+				errno = ECONNRESET;
+			return NULL;
+		}
+		link->used += n;
+		line = link->in;
+	}
+	*end = '\0';
+	link->taken = end + 1 - link->in;
+	return link->in;
+}
+
+/* The next object the other says, or NULL with errno. */
+static struct json_object *read_object(struct link *link)
+{
+	struct json_object *obj = NULL;
+	char *line = read_line(link);
+
+	if (!line)
+		return NULL;
+	obj = json_tokener_parse(line);
+	if (!json_object_is_type(obj, json_type_object)) {
+		json_object_put(obj);
+		errno = EPROTO;
+		return NULL;
+	}
+	return obj;
+}
+
+struct json_object *link_request(const char *op)
+{
+	struct json_object *request = json_object_new_object();
+
+	if (request && json_add_text(request, "op", op)) {
+		json_object_put(request);
+		return NULL;
+	}
+	return request;
+}
+
+/* Returns 0 or -errno; with -EREMOTEIO the answer has the reason. */
+static int ask(struct link *link, struct json_object *request,
+	       void (*progress)(uint64_t done, uint64_t total), struct json_object **answer)
+{
+	struct json_object *obj = NULL, *value;
+	const char *text = NULL;
+	int err;
+
+	*answer = NULL;
+	if (request)
+		text = json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN);
+	err = text ? send_all(link->fd, text, strlen(text)) : -ENOMEM;
+	if (!err)
+		err = send_all(link->fd, "\n", 1);
+	json_object_put(request);
+	if (err)
+		return err;
+	for (;;) {
+		obj = read_object(link);
+		if (!obj)
+			return errno ? -errno : -ENOMEM;
+		if (json_object_object_get_ex(obj, "ok", &value))
+			break;
+		if (progress && json_object_object_get_ex(obj, "progress", &value))
+			progress(snapshot_number(value, NULL, "done"),
+				 snapshot_number(value, NULL, "total"));
+		json_object_put(obj);
+	}
+	*answer = obj;
+	return json_object_get_boolean(value) ? 0 : -EREMOTEIO;
+}
+
+int link_ask(struct link *link, struct json_object *request,
+	     void (*progress)(uint64_t done, uint64_t total), struct json_object **answer)
+{
+	struct json_object *obj;
+	const char *why;
+	int err = ask(link, request, progress, &obj), status = 0;
+
+	if (err == -EINTR)
+		return 130;
+	if (err == -EREMOTEIO) {
+		why = snapshot_text(obj, "error");
+		status = cli_error(CLI_FAILED, "%s", why ? why : "refused, no reason given");
+	} else if (err == -ECONNRESET || err == -EPIPE) {
+		status = cli_error(CLI_FAILED, "vswap %d: has ended (its program has)",
+				   (int)link->supervisor);
+	} else if (err) {
+		status = cli_error(CLI_FAILED, "vswap %d: %s", (int)link->supervisor,
+				   strerror(-err));
+	}
+	if (status || !answer)
+		json_object_put(obj);
+	else
+		*answer = obj;
+	return status;
+}
+
+/* ---- all of them ------------------------------------------------------- */
+
+static int by_supervisor(const void *a, const void *b)
+{
+	const struct space *x = a, *y = b;
+
+	return (x->supervisor > y->supervisor) - (x->supervisor < y->supervisor);
+}
+
+/* A process number, or 0. */
+static pid_t parse_pid(const char *text)
+{
+	char *end;
+	long pid;
+
+	errno = 0;
+	pid = strtol(text, &end, 10);
+	if (!isdigit((unsigned char)*text) || *end || errno || pid <= 0 || pid > INT_MAX)
+		return 0;
+	return pid;
+}
+
+/* The snapshot of the space behind a socket, or NULL: none is there or it does not answer. */
+static struct json_object *snapshot_of(const char *dir, const char *name)
+{
+	const struct timeval patience = { .tv_sec = LIST_SECONDS };
+	struct json_object *answer = NULL, *snapshot = NULL;
+	struct link link;
+
+	if (link_connect(&link, dir, name))
+		return NULL;
+	if (!setsockopt(link.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) &&
+	    !ask(&link, link_request("stat"), NULL, &answer) &&
+	    json_object_object_get_ex(answer, "stat", &snapshot) &&
+	    json_object_is_type(snapshot, json_type_object))
+		json_object_get(snapshot);
+	else
+		snapshot = NULL;
+	json_object_put(answer);
+	link_close(&link);
+	return snapshot;
+}
+
+void spaces_free(struct space_list *list)
+{
+	while (list->nr)
+		json_object_put(list->space[--list->nr].snapshot);
+	free(list->space);
+	list->space = NULL;
+}
+
+/* The directory of sockets.  0, -ENOENT: there is none; or an exit status after an error line. */
+static int open_dir(char dir[PATH_MAX])
+{
+	int err = control_dir(dir, PATH_MAX);
+
+	if (!err)
+		err = control_check_dir(dir);
+	if (!err || err == -ENOENT)
+		return err;
+	if (err == -EPERM)
+		return cli_error(CLI_FAILED, "%s: not a directory of this user alone (remove it)",
+				 dir);
+	return cli_error(CLI_FAILED, "%s: %s (check the directory)", dir, strerror(-err));
+}
+
+int spaces_find(struct space_list *list)
+{
+	char dir[PATH_MAX];
+	struct json_object *snapshot;
+	struct dirent *entry;
+	struct space *more;
+	pid_t pid;
+	DIR *d;
+	int err;
+
+	*list = (struct space_list){ 0 };
+	err = open_dir(dir);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	d = opendir(dir);
+	if (!d)
+		return cli_error(CLI_FAILED, "%s: %s (check the directory)", dir, strerror(errno));
+	while ((entry = readdir(d))) {
+		pid = parse_pid(entry->d_name);
+		snapshot = pid ? snapshot_of(dir, entry->d_name) : NULL;
+		if (!snapshot)
+			continue;
+		more = reallocarray(list->space, list->nr + 1, sizeof(*more));
+		if (!more) {
+			json_object_put(snapshot);
+			closedir(d);
+			spaces_free(list);
+			return cli_error(CLI_FAILED, "spaces: out of memory (free some)");
+		}
+		list->space = more;
+		list->space[list->nr++] = (struct space){ pid, snapshot };
+	}
+	closedir(d);
+	if (list->nr)
+		qsort(list->space, list->nr, sizeof(*list->space), by_supervisor);
+	return 0;
+}
+
+const struct space *spaces_pick(const struct space_list *list, const char *word)
+{
+	pid_t pid = parse_pid(word);
+	const char *name;
+	unsigned int i;
+
+	for (i = 0; i < list->nr; i++) {
+		name = snapshot_text(list->space[i].snapshot, "name");
+		if (name && !strcmp(name, word))
+			return &list->space[i];
+	}
+	for (i = 0; pid && i < list->nr; i++) {
+		if (list->space[i].supervisor == pid ||
+		    snapshot_number(list->space[i].snapshot, NULL, "pid") == (uint64_t)pid)
+			return &list->space[i];
+	}
+	return NULL;
+}
+
+bool space_exists(const char *word)
+{
+	struct space_list list;
+	bool found;
+
+	if (spaces_find(&list))
+		return false;
+	found = spaces_pick(&list, word);
+	spaces_free(&list);
+	return found;
+}
+
+int link_open(struct link *link, const char *word)
+{
+	char dir[PATH_MAX], name[16];
+	const struct space *space = NULL;
+	struct space_list list;
+	unsigned int nr;
+	pid_t pid = 0;
+	int err;
+
+	link->fd = -1;
+	link->in = NULL;
+	err = spaces_find(&list);
+	if (err)
+		return err;
+	nr = list.nr;
+	if (word)
+		space = spaces_pick(&list, word);
+	else if (nr == 1)
+		space = &list.space[0];
+	if (space)
+		pid = space->supervisor;
+	spaces_free(&list);
+	if (!pid && word)
+		return cli_error(CLI_FAILED, "%s: no such space (vswap ls lists them)", word);
+	if (!pid && !nr)
+		return cli_error(CLI_FAILED, "no space is running (vswap run starts one)");
+	if (!pid)
+		return cli_error(
+			CLI_FAILED,
+			"which space? %u are running (give its name or number, vswap ls lists them)",
+			nr);
+	err = open_dir(dir);
+	if (err > 0)
+		return err;
+	snprintf(name, sizeof(name), "%d", (int)pid);
+	if (!err)
+		err = link_connect(link, dir, name);
+	link->supervisor = pid;
+	if (err)
+		return cli_error(CLI_FAILED, "vswap %d: has ended (its program has)", (int)pid);
+	return 0;
+}
+
+/* ---- snapshots --------------------------------------------------------- */
+
+uint64_t snapshot_number(struct json_object *snapshot, const char *group, const char *name)
+{
+	struct json_object *obj = snapshot, *value;
+
+	if (!snapshot || (group && !json_object_object_get_ex(snapshot, group, &obj)) ||
+	    !json_object_object_get_ex(obj, name, &value))
+		return 0;
+	return json_object_get_uint64(value);
+}
+
+const char *snapshot_text(struct json_object *snapshot, const char *name)
+{
+	struct json_object *value = NULL;
+
+	if (!json_object_object_get_ex(snapshot, name, &value) ||
+	    !json_object_is_type(value, json_type_string))
+		return NULL;
+	return json_object_get_string(value);
+}
+
+void snapshot_program(struct json_object *snapshot, char *buf, size_t len)
+{
+	const char *text = snapshot_text(snapshot, "program"), *base;
+	size_t i;
+
+	if (!text)
+		text = "?";
+	base = strrchr(text, '/');
+	if (base && base[1])
+		text = base + 1;
+	for (i = 0; text[i] && i + 1 < len; i++)
+		buf[i] = iscntrl((unsigned char)text[i]) ? '?' : text[i];
+	buf[i] = '\0';
+}
+
+void print_json(struct json_object *value, bool one_line)
+{
+	int flags = JSON_C_TO_STRING_NOSLASHESCAPE;
+
+	if (!one_line)
+		flags |= JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED;
+	puts(json_object_to_json_string_ext(value, flags));
+}
