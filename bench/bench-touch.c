@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * What bench-fault runs: touches pages of a region in a pattern and prints how
+ * fast it went, as JSON.
+ *
+ *	bench-touch PATTERN MIB OPS [RANDOM]
+ *
+ * RANDOM of each 32 words of a page are: with 8 (the default) a page compresses to
+ * about a third, with 1 to a twentieth.
+ *
+ * PATTERN: fill (write the region once), seq, uniform, zipf (0.99), rw (uniform,
+ * half of them writes), seqw.  Ops are pages; their latencies are the program's
+ * own, a page that was there included.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#define PAGE	4096UL
+#define BUCKETS 512
+
+static uint64_t hist[BUCKETS], seed = 88172645463325252ULL;
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+static uint64_t next(void)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return seed;
+}
+
+/* Eight buckets to a power of two. */
+static unsigned int bucket(uint64_t ns)
+{
+	unsigned int log = ns < 8 ? 0 : 60 - __builtin_clzll(ns);
+
+	return log * 8 + (ns < 8 ? ns : (ns >> log) & 7);
+}
+
+static uint64_t quantile(uint64_t ops, double q)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < BUCKETS; i++) {
+		sum += hist[i];
+		if (sum >= ops * q)
+			return i < 8 ? i : (8ULL + i % 8) << (i / 8);
+	}
+	return 0;
+}
+
+/* Gray et al., "Quickly generating billion-record synthetic databases". */
+static double zetan, alpha, eta;
+
+static void zipf_init(uint64_t n)
+{
+	double zeta2 = 1 + pow(0.5, 0.99);
+
+	for (uint64_t i = 1; i <= n; i++)
+		zetan += 1 / pow(i, 0.99);
+	alpha = 1 / (1 - 0.99);
+	eta = (1 - pow(2.0 / n, 1 - 0.99)) / (1 - zeta2 / zetan);
+}
+
+static uint64_t zipf(uint64_t n)
+{
+	double u = (next() >> 11) / 9007199254740992.0, uz = u * zetan;
+	uint64_t rank = uz < 1			? 0 :
+			uz < 1 + pow(0.5, 0.99) ? 1 :
+						  n * pow(eta * u - eta + 1, alpha);
+
+	/* Hot pages lie scattered, as they do in programs. */
+	return rank * 2654435761ULL % n;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t nr, ops, start, random = 8, wrong = 0;
+	const char *pattern;
+	char *mem;
+
+	if (argc != 4 && argc != 5) {
+		fprintf(stderr, "usage: bench-touch PATTERN MIB OPS [RANDOM]\n");
+		return 2;
+	}
+	pattern = argv[1];
+	nr = strtoull(argv[2], NULL, 10) << 20 >> 12;
+	ops = strtoull(argv[3], NULL, 10);
+	if (argc == 5)
+		random = strtoull(argv[4], NULL, 10);
+	mem = mmap(NULL, nr * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (!nr || mem == MAP_FAILED) {
+		perror("bench-touch: mmap");
+		return 1;
+	}
+	if (!strcmp(pattern, "zipf"))
+		zipf_init(nr);
+	start = now_ns();
+	for (uint64_t p = 0; p < nr; p++) {
+		uint64_t *word = (uint64_t *)(mem + p * PAGE);
+
+		for (unsigned int i = 0; i < PAGE / 8; i++)
+			word[i] = i % 32 < random ? next() : p;
+		word[511] = p;
+	}
+	if (!strcmp(pattern, "fill")) {
+		printf("{\"ops_per_s\": %.0f, \"p50_ns\": 0, \"p99_ns\": 0, \"p999_ns\": 0}\n",
+		       nr * 1e9 / (now_ns() - start));
+		return 0;
+	}
+	start = now_ns();
+	for (uint64_t i = 0; i < ops; i++) {
+		uint64_t t = now_ns(), p, *word;
+		int write = !strcmp(pattern, "seqw") || (!strcmp(pattern, "rw") && next() & 1);
+
+		if (!strncmp(pattern, "seq", 3))
+			p = i % nr;
+		else
+			p = !strcmp(pattern, "zipf") ? zipf(nr) : next() % nr;
+		word = (uint64_t *)(mem + p * PAGE);
+		if (write)
+			word[256]++;
+		wrong += word[511] != p;
+		hist[bucket(now_ns() - t)]++;
+	}
+	printf("{\"ops_per_s\": %.0f, \"p50_ns\": %lu, \"p99_ns\": %lu, \"p999_ns\": %lu}\n",
+	       ops * 1e9 / (now_ns() - start), quantile(ops, 0.5), quantile(ops, 0.99),
+	       quantile(ops, 0.999));
+	if (wrong)
+		fprintf(stderr, "bench-touch: %lu pages with WRONG BYTES\n", wrong);
+	return wrong != 0;
+}

@@ -1,0 +1,518 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""The vswap command: the program behaves as if it were not there, and bad input is refused."""
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+from harness import MIB, Failed, case
+
+SH = "/bin/sh"
+
+
+def under(t, *argv, ram="64M"):
+    return t.vswap_run("--ram", ram, "--", *argv)
+
+
+# ---- the program as if alone ------------------------------------------------
+
+@case("command/status", sanitized=True)
+def exit_status(t):
+    t.need_userfaultfd()
+    for status in (0, 1, 3, 125, 126, 127, 255):
+        run = t.run(under(t, SH, "-c", f"exit {status}"))
+        t.check(run.status == status, f"exit {status} became {run.status}", run)
+        t.check(run.out + run.err == b"", "vswap said something", run)
+
+
+@case("command/signal-status", sanitized=True)
+def signal_status(t):
+    t.need_userfaultfd()
+    for sig in (signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGPIPE):
+        run = t.run(under(t, SH, "-c", f"ulimit -c 0; kill -{int(sig)} $$"))
+        t.check(run.status == 128 + sig, f"{sig.name} became status {run.status}", run)
+
+
+@case("command/streams")
+def streams(t):
+    t.need_userfaultfd()
+    data = os.urandom(8 * MIB)
+    run = t.run(under(t, "cat"), stdin=data)
+    t.check(run.status == 0 and run.out == data and run.err == b"", "cat is no copy")
+    run = t.run(under(t, SH, "-c", "echo out; echo err >&2"))
+    t.check((run.out, run.err) == (b"out\n", b"err\n"), "streams are mixed up", run)
+
+
+@case("command/sigpipe")
+def sigpipe(t):
+    t.need_userfaultfd()
+    vswap = " ".join(under(t, "yes"))
+    run = t.run(["bash", "-c", f"{vswap} | head -1; echo ${{PIPESTATUS[0]}}"])
+    t.check(run.out == b"y\n141\n", "yes should die by SIGPIPE", run)
+
+
+SEEN = {
+    "environment": ["env", "-0"],
+    "directory": ["pwd", "-P"],
+    "arguments": ["printf", "%s|", "a b", "", "-c", "--", "--ram", "\u00e4"],
+    "limits": ["bash", "-c", "ulimit -a; umask"],
+    "signals": ["grep", "^Sig[BIC]", "/proc/self/status"],
+    "descriptors": ["sh", "-c", "cd /proc/self/fd && echo *"],
+    "identity": ["id"],
+}
+
+
+@case("command/as-if-alone", sanitized=True)
+def as_if_alone(t):
+    """What a program can easily see of where it runs is the same."""
+    t.need_userfaultfd()
+    env = dict(os.environ, VSWAP_TEST="1 2", LD_LIBRARY_PATH="/nowhere")
+    with open(t.path("inherited"), "wb") as f:
+        for what, argv in SEEN.items():
+            popen = {"env": env, "pass_fds": (f.fileno(),)}
+            alone, paged = t.run(argv, **popen), t.run(under(t, *argv), **popen)
+            t.check((alone.status, alone.out) == (paged.status, paged.out),
+                    f"another {what}:\n{alone}\nunder vswap:\n{paged}")
+
+
+@case("command/own-preload")
+def own_preload(t):
+    """A program's own LD_PRELOAD is kept, and is all it sees."""
+    t.need_userfaultfd()
+    libs = [os.path.join(d, "libm.so.6") for d in ("/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64")]
+    lib = next((path for path in libs if os.path.exists(path)), None)
+    t.check(lib, "no library to preload")
+    env = dict(os.environ, LD_PRELOAD=lib)
+    run = t.run(under(t, "env"), env=env)
+    t.check(f"LD_PRELOAD={lib}\n".encode() in run.out, "LD_PRELOAD is not what it was", run)
+    run = t.run(under(t, "cat", "/proc/self/maps"), env=env)
+    t.check(b"libm.so" in run.out, "the program's own library is not loaded", run)
+
+
+@case("command/closed-streams")
+def closed_streams(t):
+    """No descriptor of vswap's lands on 0, 1 or 2."""
+    t.need_userfaultfd()
+    for close in ("<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"):
+        out = t.path("out")
+        script = f"ls -l /proc/self/fd > {out}"
+        text = {}
+        for name, argv in (("alone", [SH, "-c", script]), ("paged", under(t, SH, "-c", script))):
+            quoted = " ".join(f"'{a}'" for a in argv)
+            run = t.run(["bash", "-c", f"{quoted} {close}"])
+            with open(out) as f:
+                text[name] = [line.split()[8] for line in f if "->" in line]
+        t.check(text["alone"] == text["paged"], f"{close}: descriptors {text}", run)
+
+
+@case("command/script")
+def script(t):
+    t.need_userfaultfd()
+    path = t.path("script")
+    with open(path, "w") as f:
+        f.write('#!/bin/sh\necho "$0 $1"\nexit 9\n')
+    os.chmod(path, 0o755)
+    run = t.run(under(t, path, "x"))
+    t.check(run.status == 9 and run.out == f"{path} x\n".encode(), "script went wrong", run)
+    run = t.run(under(t, "./script", "y"))
+    t.check(run.status == 9 and run.out == b"./script y\n", "relative path", run)
+
+
+@case("command/no-dashes")
+def no_dashes(t):
+    """Options end at the program's name."""
+    t.need_userfaultfd()
+    run = t.run([t.vswap, "run", "--ram", "64M", "echo", "--ram", "--help"])
+    t.check(run.out == b"--ram --help\n", "the program's options were eaten", run)
+    run = t.run([t.vswap, "run", "echo", "default"])
+    t.check(run.out == b"default\n", "no --ram", run)
+    run = t.run([t.vswap, "run", "--ram", "10%", "--", "echo", "percent"])
+    t.check(run.out == b"percent\n", "--ram 10%", run)
+
+
+# ---- signals and the terminal -----------------------------------------------
+
+@case("command/sigterm", sanitized=True)
+def sigterm(t):
+    """SIGTERM to vswap reaches the program, which may take it as it likes."""
+    t.need_userfaultfd()
+    for body, status in (("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done", 7),
+                         ("echo up; exec sleep 60", 143)):
+        live = t.spawn(under(t, SH, "-c", body))
+        t.check(live.line(10) == "up", "did not start")
+        os.kill(live.pid, signal.SIGTERM)
+        run = live.finish()
+        t.check(run.status == status, f"status {run.status}, not {status}", run)
+
+
+class Terminal:
+    """A bash with job control on a terminal of its own."""
+
+    def __init__(self, t, script):
+        self.t = t
+        self.seen = b""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            try:
+                os.chdir(t.tmp)
+                os.execv("/bin/bash", ["bash", "--norc", "-c", script])
+            finally:
+                os._exit(127)
+
+    def expect(self, text, seconds=10):
+        end = time.monotonic() + seconds
+        while text.encode() not in self.seen:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.fd], [], [], left)[0]:
+                self.close()
+                raise Failed(f"terminal: no '{text}' in {self.seen!r}")
+            try:
+                data = os.read(self.fd, 4096)
+            except OSError:
+                data = b""
+            if not data:
+                self.close()
+                raise Failed(f"terminal: ended without '{text}': {self.seen!r}")
+            self.seen += data
+        self.seen = self.seen.partition(text.encode())[2]
+
+    def press(self, key):
+        os.write(self.fd, key)
+
+    def close(self):
+        os.close(self.fd)
+        for sig in (signal.SIGHUP, signal.SIGKILL):
+            try:
+                os.kill(self.pid, sig)
+            except ProcessLookupError:
+                pass
+        os.waitpid(self.pid, 0)
+
+
+@case("command/ctrl-c")
+def ctrl_c(t):
+    """Ctrl-C goes to the program once, by the terminal, and vswap waits for what it does."""
+    t.need_userfaultfd()
+    vswap = " ".join(under(t))
+    term = Terminal(t, f"""trap : INT
+        {vswap} sh -c 'echo up1; exec sleep 60'; echo "first=$?"
+        {vswap} {sys.executable} -c '
+import signal, sys, time
+n = 0
+def hit(*a):
+    global n
+    n += 1
+signal.signal(signal.SIGINT, hit)
+print("up2", flush=True)
+while not n:
+    time.sleep(0.02)
+time.sleep(0.3)
+sys.exit(40 + n)'; echo "second=$?" """)
+    term.expect("up1")
+    term.press(b"\x03")
+    term.expect("first=130")
+    term.expect("up2")
+    term.press(b"\x03")
+    term.expect("second=41")
+    term.close()
+
+
+@case("command/ctrl-z")
+def ctrl_z(t):
+    """Ctrl-Z stops program and vswap, fg goes on with both."""
+    t.need_userfaultfd()
+    vswap = " ".join(under(t, *t.vmtest("hold", 96 * MIB)))
+    term = Terminal(t, f"""set -m
+        {vswap}; echo "stopped=$?"; fg; echo "ended=$?" """)
+    term.expect("ready ")
+    term.press(b"\x1a")
+    term.expect(f"stopped={128 + signal.SIGTSTP}")
+    time.sleep(0.2)
+    term.press(b"check\n")
+    term.expect("sigbus 0 wrong 0")
+    term.press(b"\x04")
+    term.expect("ended=0")
+    term.close()
+
+
+@case("command/terminal")
+def terminal(t):
+    t.need_userfaultfd()
+    vswap = " ".join(under(t))
+    term = Terminal(t, f"""{vswap} sh -c 'test -t 0 && test -t 1 && test -t 2 && exec 3</dev/tty &&
+        stty size >/dev/null && echo is-a-terminal'; echo "status=$?" """)
+    term.expect("is-a-terminal")
+    term.expect("status=0")
+    term.close()
+
+
+# ---- reports ----------------------------------------------------------------
+
+NAMES = """ram_bytes_peak ram_bytes ram_limit_bytes program_resident_bytes pool_bytes pool_objects
+tier_bytes table_bytes cluster_bytes slots_used slots_peak faults pages_out readahead refaults
+fault_latency_ns tiers pswpin pswpout zswpin zswpout elapsed_ns""".split()
+MEMBERS = {
+    "faults": "first_touch cache fill pool tier",
+    "pages_out": "fill pool tier",
+    "readahead": "hits misses",
+    "fault_latency_ns": "p50 p99 p99_9 max",
+}
+
+
+@case("command/stats", sanitized=True)
+def stats(t):
+    _, st = t.paged(t.vmtest("rw", t.size(3), "--hard"))
+    for name in NAMES:
+        t.check(name in st, f"statistics have no {name}: {sorted(st)}")
+    for name, members in MEMBERS.items():
+        for member in members.split():
+            t.check(isinstance(st[name].get(member), int), f"no number {name}.{member}: {st[name]}")
+    lat = st["fault_latency_ns"]
+    t.check(0 < lat["p50"] <= lat["p99"] <= lat["p99_9"] <= lat["max"], f"latencies {lat}")
+    t.check(t.sanitized or 0 < st["ram_bytes_peak"] <= st["ram_limit_bytes"] * 1.05 + 16 * MIB,
+            f"peak {st['ram_bytes_peak']} of {st['ram_limit_bytes']}")
+    t.check(len(st["tiers"]) == 1 and st["tiers"][0]["bytes_written"] >= st["pswpout"] * 2048,
+            f"tier {st['tiers']}, pswpout {st['pswpout']}")
+    t.check(st["slots_peak"] >= st["slots_used"], "slots")
+
+
+@case("command/verbose")
+def verbose(t):
+    t.need_userfaultfd()
+    run = t.run(t.vswap_run("--ram", "32M", "--verbose", "--", *t.vmtest("seq", 64 * MIB)))
+    t.check(run.out == b"ok seq\n", "wrong output", run)
+    for word in (b"memory", b"faults", b"pages out", b"pool"):
+        t.check(word in run.err, f"no '{word.decode()}' in the summary", run)
+    t.check(all(line.startswith(b"vswap:") for line in run.err.splitlines()),
+            "a line without name", run)
+
+
+@case("command/stat")
+def stat(t):
+    t.need_userfaultfd()
+    live = t.spawn(under(t, *t.vmtest("hold", 128 * MIB)))
+    ready = live.line(20)
+    t.check(ready and ready.startswith("ready "), f"not ready: {ready} {live.err()}")
+    pid = ready.split()[1]
+    run = t.run([t.vswap, "stat"])
+    t.check(run.status == 0 and pid in run.out.decode().split(), "not listed", run)
+    run = t.run([t.vswap, "stat", pid])
+    t.check(run.status == 0 and run.out, "not shown", run)
+    run = t.run([t.vswap, "stat", "--json", pid])
+    t.check(run.status == 0, "no JSON", run)
+    st = json.loads(run.out)
+    t.check(st["pid"] == int(pid) and st["slots_used"] > 0 and not st["finished"],
+            "wrong numbers", run)
+    run = t.run([t.vswap, "stat", "--json"])
+    listed = json.loads(run.out)
+    t.check(any(one["pid"] == int(pid) for one in listed), "not in the list as JSON", run)
+    live.say("check")
+    t.check(live.line(20) == f"good {128 * MIB // 4096} sigbus 0 wrong 0", "wrong bytes")
+    ended = live.finish()
+    t.check(ended.status == 0, "failed", ended)
+    run = t.run([t.vswap, "stat"])
+    t.check(run.status == 0 and pid not in run.out.decode().split(), "listed after its end", run)
+    run = t.run([t.vswap, "stat", pid])
+    t.check(run.status == 1 and one_line(run), "stat of what is not there", run)
+
+
+@case("command/doctor", sanitized=True)
+def doctor(t):
+    t.need_userfaultfd()
+    run = t.run([t.vswap, "doctor"])
+    t.check(run.status == 0, "says that this machine cannot", run)
+    for word in ("userfaultfd", "io_uring", "MOVE"):
+        t.check(word in run.out.decode(), f"nothing about {word}", run)
+
+
+@case("command/help")
+def help_text(t):
+    for args in (["--help"], ["run", "--help"], ["stat", "--help"], ["doctor", "--help"],
+                 ["ls", "--help"], ["top", "--help"], ["map", "--help"], ["tier", "--help"],
+                 ["set", "--help"], ["reclaim", "--help"], ["migrate", "--help"]):
+        run = t.run([t.vswap, *args])
+        t.check(run.status == 0 and b"sage" in run.out and not run.err, "no help", run)
+    for option in ("--ram", "--tier", "--no-tier", "--compressor", "--stats", "--verbose"):
+        run = t.run([t.vswap, "run", "--help"])
+        t.check(option.encode() in run.out, f"no {option} in the help", run)
+    run = t.run([t.vswap, "--version"])
+    t.check(run.status == 0 and run.out.startswith(b"vswap 0."), "no version", run)
+
+
+@case("command/cost")
+def cost(t):
+    """vswap run -- true takes at most 20 ms more than true."""
+    t.need_userfaultfd()
+
+    def spent(argv):
+        start = time.monotonic()
+        subprocess.run(argv, check=True)
+        return time.monotonic() - start
+
+    alone, paged = [], []
+    for _ in range(25):
+        alone.append(spent(["true"]))
+        paged.append(spent([t.vswap, "run", "--", "true"]))
+    ms = (statistics.median(paged) - statistics.median(alone)) * 1000
+    t.check(ms <= 20, f"{ms:.1f} ms over true")
+
+
+# ---- bad input ---------------------------------------------------------------
+
+def one_line(run):
+    lines = run.err.decode().splitlines()
+    return len(lines) == 1 and lines[0].startswith("vswap: ") and not run.out
+
+
+def refused(t, status, argv, *words, **popen):
+    """argv ends with status and one line that has all words; its program is not started."""
+    marker = t.path("started")
+    run = t.run([marker if a is None else a for a in argv], **popen)
+    t.check(run.status == status, f"status {run.status}, not {status}", run)
+    t.check(one_line(run), "not one line", run)
+    for word in words:
+        t.check(word.lower() in run.err.decode().lower(), f"no '{word}' in the message", run)
+    t.check(not os.path.exists(marker), "the program was started", run)
+
+
+@case("bad/options", sanitized=True)
+def bad_options(t):
+    touch = ["touch", None]
+    for args, *words in (
+            (["--unknown"], "--unknown"),
+            (["--ram"], "--ram"),
+            (["--ram", "0"], "0", "16"),
+            (["--ram", "1K"], "16"),
+            (["--ram", "15M"], "16"),
+            (["--ram", "-5"], "-5"),
+            (["--ram", "lots"], "lots"),
+            (["--ram", "64Q"], "64Q"),
+            (["--ram", "64MM"], "64MM"),
+            (["--ram", ""], "ram"),
+            (["--ram", "0%"], "0%"),
+            (["--ram", "101%"], "101%"),
+            (["--ram", "99999999999999999999"], "ram"),
+            (["--ram", "16777216T"], "ram"),
+            (["--compressor", "zip"], "zip", "lz4"),
+            (["--stats", "/nowhere/x"], "/nowhere/x"),
+            (["--stats", t.tmp], t.tmp),
+            (["--tier", ""], "tier"),
+            (["--tier", "/nowhere/x"], "/nowhere/x"),
+            (["--tier", t.tmp], t.tmp, "directory"),
+            (["--tier", "/dev/null"], "/dev/null"),
+            (["--tier", "/etc/passwd,size=lots"], "lots"),
+            (["--tier", "/etc/passwd,color=red"], "color"),
+            (["--tier", "/etc/passwd,prio=high"], "high"),
+            (["--no-tier", "--tier", "/etc/passwd"], "tier")):
+        if args == ["--ram"]:
+            refused(t, 125, t.vswap_run(*args), *words)
+        else:
+            refused(t, 125, t.vswap_run(*args, "--", *touch), *words)
+    refused(t, 125, [t.vswap, "run"], "program")
+    refused(t, 125, [t.vswap, "run", "--ram", "64M", "--"], "program")
+    refused(t, 125, [t.vswap], "vswap")
+    refused(t, 125, [t.vswap, "fly"], "fly")
+    refused(t, 125, [t.vswap, "--unknown"], "--unknown")
+
+
+@case("bad/tier")
+def bad_tier(t):
+    t.need_userfaultfd()
+    small, file = t.path("small"), t.path("file")
+    with open(small, "wb") as f:
+        f.truncate(4096)
+    with open(file, "wb") as f:
+        f.truncate(64 * MIB)
+    touch = ["--", "touch", None]
+    refused(t, 125, t.vswap_run("--tier", small, *touch), small, "small")
+    refused(t, 125, t.vswap_run("--tier", f"{file},size=9000T", *touch), file)
+    refused(t, 125, t.vswap_run("--tier", file, "--tier", file, *touch), file)
+    fifo = t.path("fifo")
+    os.mkfifo(fifo)
+    refused(t, 125, t.vswap_run("--tier", fifo, *touch), fifo)
+
+
+@case("bad/tier-read-only")
+def bad_tier_read_only(t):
+    t.need_userfaultfd()
+    path = t.path("file")
+    with open(path, "wb") as f:
+        f.truncate(64 * MIB)
+    os.chmod(path, 0o444)
+    # Root may write anything, unless it gives that up.
+    drop = ["setpriv", "--bounding-set=-dac_override", "--"] if os.geteuid() == 0 else []
+    refused(t, 125, drop + t.vswap_run("--tier", path, "--", "touch", None), path)
+
+
+@case("bad/program")
+def bad_program(t):
+    t.need_userfaultfd()
+    plain = t.path("plain")
+    with open(plain, "w") as f:
+        f.write("#!/bin/sh\n")
+    refused(t, 127, under(t, "no-such-program-anywhere"), "no-such-program-anywhere")
+    refused(t, 127, under(t, "/nowhere/program"), "/nowhere/program")
+    refused(t, 127, under(t, ""), "not found")
+    refused(t, 126, under(t, plain), plain)
+    refused(t, 126, under(t, t.tmp), t.tmp)
+    os.chmod(plain, 0o755)
+    with open(plain, "w") as f:
+        f.write("#!/nowhere/interpreter\n")
+    run = t.run(under(t, plain))
+    t.check(run.status in (126, 127) and one_line(run), "missing interpreter", run)
+
+
+@case("bad/static")
+def bad_static(t):
+    t.need_userfaultfd()
+    refused(t, 126, under(t, t.prog("static-true")), "static")
+
+
+@case("bad/setuid")
+def bad_setuid(t):
+    t.need_userfaultfd()
+    t.need_root()
+    path = t.path("true")
+    shutil.copy("/bin/true", path)
+    os.chown(path, 65534, 65534)
+    os.chmod(path, 0o4755)
+    refused(t, 126, under(t, path), path, "setuid")
+    os.chmod(path, 0o2755)
+    refused(t, 126, under(t, path), path, "setgid")
+
+
+@case("bad/stats-full")
+def bad_stats_full(t):
+    """Statistics that cannot be written at the end are told, and cost no exit status."""
+    t.need_userfaultfd()
+    run = t.run(t.vswap_run("--stats", "/dev/full", "--", SH, "-c", "exit 5"))
+    t.check(run.status == 5 and one_line(run) and b"/dev/full" in run.err, "/dev/full", run)
+
+
+@case("bad/permission")
+def bad_permission(t):
+    """A user who may not use userfaultfd is told so, by run and by doctor."""
+    t.need_root()
+    with open("/proc/sys/vm/unprivileged_userfaultfd") as f:
+        t.check(f.read().strip() == "0", "every user may use userfaultfd here")
+    # Where vswap is built may be closed to others: give them a copy, laid out the same.
+    top = os.path.dirname(os.path.dirname(t.vswap))
+    os.chmod(t.tmp, 0o755)
+    os.mkdir(t.path("cli"))
+    os.mkdir(t.path("agent"))
+    shutil.copy(t.vswap, t.path("cli/vswap"))
+    for name in os.listdir(os.path.join(top, "agent")):
+        if name.endswith(".so"):
+            shutil.copy(os.path.join(top, "agent", name), t.path("agent"))
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    vswap = t.path("cli/vswap")
+    refused(t, 125, nobody + [vswap, "run", "--", "touch", None], "userfaultfd", "doctor")
+    run = t.run(nobody + [vswap, "doctor"])
+    t.check(run.status == 1, "doctor is content", run)
+    t.check(b"unprivileged_userfaultfd" in run.out, "doctor does not say what to do", run)

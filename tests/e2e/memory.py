@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Programs that check every byte they hold, in a half and a quarter of the memory they use."""
+import json
+import os
+
+from harness import MIB, case
+
+# name: sanitizers' builds to run it on as well, whether the memory bound holds
+# (shared and locked memory is not vswap's to page; a child's own pages are not either).
+# TSan is for what several threads of vswap do at once, at ten times the time.
+ASAN = ("address",)
+BOTH = ("address", "thread")
+TESTS = {
+    "seq": (ASAN, True),
+    "random": (ASAN, True),
+    "zipf": ((), True),
+    "rw": (BOTH, True),
+    "thp": ((), True),
+    "threads": (BOTH, True),
+    "stacks": (ASAN, True),
+    "recursion": ((), True),
+    "malloc": (ASAN, True),
+    "brk": (ASAN, True),
+    "dontneed": (ASAN, True),
+    "dontneed-race": (BOTH, True),
+    "free": (ASAN, True),
+    "mremap": (BOTH, True),
+    "mprotect": (ASAN, True),
+    "munmap": (BOTH, True),
+    "manymaps": (ASAN, True),
+    "mlock": ((), False),
+    "shared": ((), False),
+    "forkexec": ((), True),
+    "forkread": (ASAN, False),
+    "forkwrite": (BOTH, False),
+    "forkthreads": (ASAN, False),
+    "spawn": ((), True),
+    "shell": (ASAN, True),
+    "syscalls": (ASAN, True),
+    "closefds": (ASAN, True),
+    "signals": (ASAN, True),
+}
+
+
+def add(name, factor, tier, sanitized, bound):
+    @case(f"memory/{name}/{factor}x-{'tier' if tier else 'pool'}", timeout=60,
+          sanitized=sanitized if factor == 4 and tier else
+          ASAN if sanitized and factor == 2 and not tier else ())
+    def run(t):
+        size = t.size(factor)
+        if name == "malloc" and tier:
+            size *= 2  # half of it is free at any time
+        argv = t.vmtest(name, size, *(["--hard"] if tier else []),
+                        *(["--passes", "1"] if t.sanitized else []))
+        ran, stats = t.paged(argv, options=() if tier else ("--no-tier",), bound=bound)
+        t.check(ran.out == b"ok " + name.encode() + b"\n", "wrong output", ran)
+        t.check(b"vswap:" not in ran.err, "a message from vswap", ran)
+        if tier:
+            t.check(stats["pswpout"] > 0 or factor == 2, "nothing went to the tier", ran)
+        else:
+            t.check(stats["zswpout"] > 0, "nothing went to the pool", ran)
+            t.check(stats["pswpout"] == 0 and not stats["tiers"], "there is a tier", ran)
+
+
+for name, (sanitized, bound) in TESTS.items():
+    for factor in (2, 4):
+        for tier in (False, True):
+            # Shared memory takes half of the budget: a pool cannot hold four times it in the rest.
+            if (name, factor, tier) != ("shared", 4, False):
+                add(name, factor, tier, sanitized, bound)
+
+
+def add_copied(name):
+    @case(f"memory/copied/{name}", timeout=60)
+    def run(t):
+        # As on a kernel without UFFDIO_MOVE.
+        _, stats = t.paged(t.vmtest(name, 64 * MIB, "--hard"),
+                           bound=name != "forkread",
+                           env=dict(os.environ, VSWAP_DEBUG="nomove"))
+        t.check(stats["evictions"]["copy"] > 0, "nothing was copied")
+        t.check(stats["evictions"]["move"] == 0, "pages were moved")
+
+
+for name in ("rw", "threads", "mremap", "munmap", "mprotect", "dontneed", "forkread"):
+    add_copied(name)
+
+
+@case("memory/compressor-zstd")
+def compressor_zstd(t):
+    t.paged(t.vmtest("rw", 128 * MIB), options=("--no-tier", "--compressor", "zstd"))
+
+
+@case("memory/compressor-none")
+def compressor_none(t):
+    _, stats = t.paged(t.vmtest("rw", 128 * MIB), options=("--compressor", "none"))
+    t.check(stats["zswpout"] == 0, "pages went to the pool")
+    t.check(stats["pswpout"] > 0, "no page went to the tier")
+
+
+@case("memory/tier-file")
+def tier_file(t):
+    """A named file, and two of them by priority."""
+    first, second = t.path("first"), t.path("second")
+    for path in (first, second):
+        with open(path, "wb") as f:
+            f.truncate(256 * MIB)
+    _, stats = t.paged(t.vmtest("rw", 128 * MIB, "--hard"),
+                       options=("--tier", f"{first},size=24M,prio=5", "--tier", f"{second},prio=1"))
+    tiers = {tier["name"].split("/")[-1]: tier for tier in stats["tiers"]}
+    t.check(set(tiers) == {"first", "second"}, f"tiers are {sorted(tiers)}")
+    t.check(tiers["first"]["bytes_written"] > 0, "nothing was written to the first tier")
+    t.check(tiers["second"]["bytes_written"] > 0, "the first was full, and the second not used")
+    t.check(tiers["first"]["size_bytes"] <= 24 * MIB, "size= was not kept")
+
+
+@case("memory/fits")
+def fits(t):
+    """Less than its budget: no page is taken away, and it runs as it does alone."""
+    t.need_userfaultfd()
+    stats_path = t.path("stats.json")
+    run = t.run(t.vswap_run("--ram", "512M", "--stats", stats_path, "--",
+                            *t.vmtest("rw", 64 * MIB)))
+    t.check(run.status == 0, "failed", run)
+    with open(stats_path) as f:
+        stats = json.load(f)
+    t.check(stats["pgsteal"] == 0, f"{stats['pgsteal']} pages were taken away", run)
+    t.check(sum(stats["faults"].values()) == 0, f"faults: {stats['faults']}", run)

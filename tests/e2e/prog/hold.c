@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A program that holds memory and does as told on stdin, for tests that do
+ * something to it or to vswap meanwhile.
+ *
+ * Prints "ready PID", then obeys lines: "check" reads every page and prints
+ * "good N sigbus N wrong N"; "write" writes every page anew and prints
+ * "written"; "grow BYTES" takes that much memory instead of what there was and
+ * prints "grown"; end of file ends it.
+ */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vmtest.h"
+
+static sigjmp_buf lost;
+
+static void on_sigbus(int sig)
+{
+	(void)sig;
+	siglongjmp(lost, 1);
+}
+
+static void flushed(int printed)
+{
+	if (printed < 0 || fflush(stdout))
+		fail_errno("stdout");
+}
+
+void test_hold(void)
+{
+	static size_t nr, i, good, bus, wrong, bytes;
+	static uint32_t version;
+	static char *mem;
+	struct sigaction sa = { .sa_handler = on_sigbus };
+	char line[64];
+
+	if (sigaction(SIGBUS, &sa, NULL))
+		fail_errno("sigaction");
+	nr = args.size / PAGE;
+	mem = map_anon(args.size);
+	range_fill(mem, nr, 0, version);
+	flushed(printf("ready %d\n", getpid()));
+	while (fgets(line, sizeof(line), stdin)) {
+		if (!strcmp(line, "check\n")) {
+			good = bus = wrong = 0;
+			for (i = 0; i < nr; i++) {
+				if (sigsetjmp(lost, 1))
+					bus++;
+				else if (page_matches(mem + i * PAGE, i, version))
+					good++;
+				else
+					wrong++;
+			}
+			flushed(printf("good %zu sigbus %zu wrong %zu\n", good, bus, wrong));
+		} else if (!strcmp(line, "write\n")) {
+			range_fill(mem, nr, 0, ++version);
+			flushed(printf("written\n"));
+		} else if (sscanf(line, "grow %zu", &bytes) == 1) {
+			unmap(mem, nr * PAGE);
+			nr = bytes / PAGE;
+			mem = map_anon(nr * PAGE);
+			range_fill(mem, nr, 0, version);
+			flushed(printf("grown\n"));
+		} else {
+			fail("told '%s'", line);
+		}
+	}
+}

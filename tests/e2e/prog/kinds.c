@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Mappings that are not to be paged: locked, shared and file memory.
+ */
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vmtest.h"
+
+static void check_resident(char *mem, size_t nr)
+{
+	unsigned char *vec = malloc(nr);
+	size_t i;
+
+	if (!vec)
+		fail_errno("malloc");
+	if (mincore(mem, nr * PAGE, vec))
+		fail_errno("mincore");
+	for (i = 0; i < nr; i++)
+		if (!(vec[i] & 1))
+			fail("locked page %zu of %zu is not in memory", i, nr);
+	free(vec);
+}
+
+/* A few MiB, locked once while in memory and once while swapped out. */
+void test_mlock(void)
+{
+	size_t nr = (2UL << 20) / PAGE;
+	char *early = map_anon(nr * PAGE), *late = map_anon(nr * PAGE);
+	unsigned int pass;
+
+	pressure_init(args.size - 2 * nr * PAGE);
+	range_fill(early, nr, 0, 0);
+	range_fill(late, nr, nr, 0);
+	for (pass = 0; pass < args.passes; pass++) {
+		if (mlock(early, nr * PAGE))
+			fail_errno("mlock");
+		pressure();
+		if (mlock(late, nr * PAGE))
+			fail_errno("mlock of cold memory");
+		pressure();
+		check_resident(early, nr);
+		check_resident(late, nr);
+		range_check(early, nr, 0, pass);
+		range_check(late, nr, nr, pass);
+		range_fill(early, nr, 0, pass + 1);
+		range_fill(late, nr, nr, pass + 1);
+		if (munlock(early, nr * PAGE) || munlock(late, nr * PAGE))
+			fail_errno("munlock");
+		pressure();
+		range_check(early, nr, 0, pass + 1);
+		range_check(late, nr, nr, pass + 1);
+	}
+}
+
+static char *map_fd(int fd, size_t nr, int flags)
+{
+	char *mem = mmap(NULL, nr * PAGE, PROT_READ | PROT_WRITE, flags, fd, 0);
+
+	if (mem == MAP_FAILED)
+		fail_errno("mmap");
+	return mem;
+}
+
+void test_shared(void)
+{
+	size_t nr = (4UL << 20) / PAGE;
+	char path[] = "vmtest-shared-XXXXXX";
+	char *anon, *mem1, *mem2, *file, *cow;
+	int memfd, fd;
+	unsigned int pass;
+
+	memfd = memfd_create("vmtest", MFD_CLOEXEC);
+	if (memfd < 0 || ftruncate(memfd, nr * PAGE))
+		fail_errno("memfd");
+	fd = mkstemp(path);
+	if (fd < 0 || unlink(path) || ftruncate(fd, nr * PAGE))
+		fail_errno(path);
+	anon = map_fd(-1, nr, MAP_SHARED | MAP_ANONYMOUS);
+	mem1 = map_fd(memfd, nr, MAP_SHARED);
+	mem2 = map_fd(memfd, nr, MAP_SHARED);
+	file = map_fd(fd, nr, MAP_SHARED);
+	range_fill(file, nr, 4UL << 32, 0);
+	cow = map_fd(fd, nr, MAP_PRIVATE);
+	pressure_init(args.size);
+	for (pass = 0; pass < args.passes; pass++) {
+		range_fill(anon, nr, 1UL << 32, pass);
+		range_fill(mem1, nr, 2UL << 32, pass);
+		/* Half of the private file pages are the program's own, half the file's. */
+		range_fill(cow, nr / 2, 3UL << 32, pass);
+		range_fill(file, nr, 4UL << 32, pass);
+		pressure();
+		range_check(anon, nr, 1UL << 32, pass);
+		range_check(mem2, nr, 2UL << 32, pass);
+		range_check(cow, nr / 2, 3UL << 32, pass);
+		range_check(cow + nr / 2 * PAGE, nr / 2, (4UL << 32) + nr / 2, pass);
+		range_check(file, nr, 4UL << 32, pass);
+	}
+	if (close(memfd) || close(fd))
+		fail_errno("close");
+}

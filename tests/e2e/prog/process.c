@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Children of a program that is being paged: they see its memory as it was at
+ * the fork, and what they write is theirs alone.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "vmtest.h"
+
+extern char **environ;
+
+static char *const true_argv[] = { "true", NULL };
+
+static void wait_for(pid_t pid, const char *what)
+{
+	int status;
+
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			fail_errno("waitpid");
+	if (WIFSIGNALED(status))
+		fail("%s: killed by signal %d", what, WTERMSIG(status));
+	if (WEXITSTATUS(status))
+		fail("%s: exit status %d", what, WEXITSTATUS(status));
+}
+
+static pid_t forked(void)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		fail_errno("fork");
+	return pid;
+}
+
+void test_forkexec(void)
+{
+	size_t nr = args.size / 2 / PAGE, n = 0, i;
+	char *mem = map_anon(nr * PAGE);
+	pid_t pid;
+
+	pressure_init(args.size - nr * PAGE);
+	range_fill(mem, nr, 0, 0);
+	for (i = 0; i < 10 * args.passes; i++) {
+		if (i % 4 == 0)
+			pressure();
+		pid = forked();
+		if (!pid) {
+			execv("/bin/true", true_argv);
+			_exit(127);
+		}
+		/* Written while the child may still be there. */
+		page_fill(mem + n * PAGE, n, 1);
+		n++;
+		wait_for(pid, "true");
+		page_check(mem + (nr - n) * PAGE, nr - n, 0);
+	}
+	pressure();
+	range_check(mem, n, 0, 1);
+	range_check(mem + n * PAGE, nr - n, n, 0);
+}
+
+/* Children read all of it while the parent goes on writing: they see the old. */
+void test_forkread(void)
+{
+	size_t nr = args.size / 2 / PAGE;
+	char *mem = map_anon(nr * PAGE);
+	unsigned int pass;
+	pid_t pid;
+
+	pressure_init(args.size - nr * PAGE);
+	range_fill(mem, nr, 0, 0);
+	for (pass = 0; pass < args.passes; pass++) {
+		pressure();
+		pid = forked();
+		if (!pid) {
+			range_check(mem, nr, 0, pass);
+			_exit(0);
+		}
+		range_fill(mem, nr, 0, pass + 1);
+		range_check(mem, nr, 0, pass + 1);
+		wait_for(pid, "child");
+		range_check(mem, nr, 0, pass + 1);
+	}
+}
+
+/* A child writes, one more sits beside it and reads: nobody sees another's bytes. */
+void test_forkwrite(void)
+{
+	size_t nr = args.size / 2 / PAGE, part = nr / 4;
+	char *mem = map_anon(nr * PAGE);
+	unsigned int pass;
+	pid_t writer, reader;
+
+	pressure_init(args.size - nr * PAGE);
+	range_fill(mem, nr, 0, 0);
+	for (pass = 0; pass < args.passes; pass++) {
+		pressure();
+		writer = forked();
+		if (!writer) {
+			range_fill(mem, part, 0, 1000 + pass);
+			range_check(mem + part * PAGE, part, part, 0);
+			range_check(mem, part, 0, 1000 + pass);
+			_exit(0);
+		}
+		reader = forked();
+		if (!reader) {
+			range_check(mem, 2 * part, 0, 0);
+			_exit(0);
+		}
+		range_check(mem, nr, 0, 0);
+		wait_for(writer, "writer");
+		wait_for(reader, "reader");
+		pressure();
+		range_check(mem, nr, 0, 0);
+	}
+}
+
+/* fork while other threads fault. */
+void test_forkthreads(void)
+{
+	size_t nr = args.size / 2 / PAGE, i;
+	char *mem = map_anon(nr * PAGE);
+	pid_t pid;
+
+	pressure_init(args.size - nr * PAGE);
+	range_fill(mem, nr, 0, 0);
+	pressure_start();
+	for (i = 0; i < 4 * args.passes; i++) {
+		pid = forked();
+		if (!pid) {
+			range_check(mem + i % 4 * (nr / 4) * PAGE, nr / 4, i % 4 * (nr / 4), 0);
+			_exit(0);
+		}
+		range_check(mem, nr / 4, 0, 0);
+		wait_for(pid, "child");
+	}
+	pressure_stop();
+	range_check(mem, nr, 0, 0);
+}
+
+/* vfork and posix_spawn: the child runs on the parent's memory until it execs. */
+void test_spawn(void)
+{
+	size_t nr = args.size / 2 / PAGE, i;
+	char *mem = map_anon(nr * PAGE);
+	pid_t pid;
+
+	pressure_init(args.size - nr * PAGE);
+	range_fill(mem, nr, 0, 0);
+	for (i = 0; i < 10 * args.passes; i++) {
+		if (i % 4 == 0)
+			pressure();
+		if (i % 2) {
+			errno = posix_spawn(&pid, "/bin/true", NULL, NULL, true_argv, environ);
+			if (errno)
+				fail_errno("posix_spawn");
+		} else {
+			pid = vfork();
+			if (pid < 0)
+				fail_errno("vfork");
+			if (!pid) {
+				execv("/bin/true", true_argv);
+				_exit(127);
+			}
+		}
+		wait_for(pid, "true");
+	}
+	range_check(mem, nr, 0, 0);
+}
+
+/* Commands of a shell that libc starts are paged as well: the memory bound is on them, too. */
+void test_shell(void)
+{
+	char exe[4096], command[8192], line[64] = "";
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+	FILE *f;
+
+	if (n < 0)
+		fail_errno("readlink");
+	exe[n] = 0;
+	snprintf(command, sizeof(command), "'%s' rw --passes 1 --size %zu%s", exe, args.size,
+		 args.hard ? " --hard" : "");
+	f = popen(command, "r");
+	if (!f)
+		fail_errno("popen");
+	if (!fgets(line, sizeof(line), f) || strcmp(line, "ok rw\n"))
+		fail("popen: read '%s'", line);
+	if (pclose(f))
+		fail("popen: the command failed");
+	strncat(command, " >/dev/null", sizeof(command) - strlen(command) - 1);
+	if (system(command))
+		fail("system: the command failed");
+	if (system("exit 3") != 3 << 8 || !system(NULL))
+		fail("system: another status");
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Several threads, and the memory that is theirs: regions and stacks.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#include "vmtest.h"
+
+struct worker {
+	pthread_t thread;
+	char *mem;
+	size_t nr;
+	uint64_t id;
+};
+
+static void for_each_thread(void *(*fn)(void *), size_t bytes, const pthread_attr_t *attr)
+{
+	struct worker *w = calloc(args.threads, sizeof(*w));
+	unsigned int t;
+
+	if (!w)
+		fail_errno("calloc");
+	for (t = 0; t < args.threads; t++) {
+		w[t].nr = bytes / PAGE;
+		w[t].id = (uint64_t)(t + 1) << 32;
+		w[t].mem = bytes ? map_anon(bytes) : NULL;
+		errno = pthread_create(&w[t].thread, attr, fn, &w[t]);
+		if (errno)
+			fail_errno("pthread_create");
+	}
+	for (t = 0; t < args.threads; t++) {
+		errno = pthread_join(w[t].thread, NULL);
+		if (errno)
+			fail_errno("pthread_join");
+		if (bytes)
+			unmap(w[t].mem, bytes);
+	}
+	free(w);
+}
+
+static void *read_write(void *arg)
+{
+	struct worker *w = arg;
+	uint32_t *version = calloc(w->nr, sizeof(*version));
+	struct rng rng;
+	size_t ops;
+
+	if (!version)
+		fail_errno("calloc");
+	rng_init(&rng, w->id + args.seed);
+	range_fill(w->mem, w->nr, w->id, 0);
+	for (ops = w->nr * args.passes; ops; ops--) {
+		size_t i = rng_below(&rng, w->nr);
+
+		page_check(w->mem + i * PAGE, w->id + i, version[i]);
+		if (rng_next(&rng) & 1)
+			page_fill(w->mem + i * PAGE, w->id + i, ++version[i]);
+	}
+	for (ops = 0; ops < w->nr; ops++)
+		page_check(w->mem + ops * PAGE, w->id + ops, version[ops]);
+	free(version);
+	return NULL;
+}
+
+void test_threads(void)
+{
+	for_each_thread(read_write, args.size / args.threads / PAGE * PAGE, NULL);
+}
+
+/*
+ * Go @depth frames down, each holding a page, wait there until the frames above
+ * are cold, and check them on the way up.
+ */
+static __attribute__((noinline)) void descend(uint64_t id, size_t depth, void (*bottom)(void))
+{
+	uint64_t frame[PAGE_WORDS];
+
+	page_fill(frame, id + depth, 0);
+	__asm__ volatile("" : : "r"(frame) : "memory");
+	if (depth)
+		descend(id, depth - 1, bottom);
+	else
+		bottom();
+	__asm__ volatile("" : : "r"(frame) : "memory");
+	page_check(frame, id + depth, 0);
+}
+
+static pthread_barrier_t at_bottom;
+
+static void wait_at_bottom(void)
+{
+	pthread_barrier_wait(&at_bottom);
+	pthread_barrier_wait(&at_bottom);
+}
+
+#define STACK_BYTES  (4UL << 20)
+#define STACK_FRAMES (STACK_BYTES / 2 / PAGE)
+
+static void *deep(void *arg)
+{
+	struct worker *w = arg;
+	unsigned int pass;
+
+	for (pass = 0; pass < args.passes; pass++)
+		descend(w->id, STACK_FRAMES, wait_at_bottom);
+	return NULL;
+}
+
+static void *presser(void *arg)
+{
+	unsigned int pass;
+
+	(void)arg;
+	for (pass = 0; pass < args.passes; pass++) {
+		pthread_barrier_wait(&at_bottom);
+		pressure();
+		pthread_barrier_wait(&at_bottom);
+	}
+	return NULL;
+}
+
+void test_stacks(void)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	args.threads = args.size / 2 / (STACK_BYTES / 2);
+	if (args.threads > 16)
+		args.threads = 16;
+	if (!args.threads)
+		fail("size too small");
+	pressure_init(args.size - args.threads * (STACK_BYTES / 2));
+	errno = pthread_barrier_init(&at_bottom, NULL, args.threads + 1);
+	if (errno)
+		fail_errno("pthread_barrier_init");
+	errno = pthread_create(&thread, NULL, presser, NULL);
+	if (errno)
+		fail_errno("pthread_create");
+	errno = pthread_attr_init(&attr);
+	if (!errno)
+		errno = pthread_attr_setstacksize(&attr, STACK_BYTES);
+	if (errno)
+		fail_errno("pthread_attr_setstacksize");
+	for_each_thread(deep, 0, &attr);
+	errno = pthread_join(thread, NULL);
+	if (errno)
+		fail_errno("pthread_join");
+}
+
+void test_recursion(void)
+{
+	struct rlimit lim;
+	size_t bytes = 6UL << 20;
+	unsigned int pass;
+
+	if (getrlimit(RLIMIT_STACK, &lim))
+		fail_errno("getrlimit");
+	if (lim.rlim_cur != RLIM_INFINITY && lim.rlim_cur / 2 < bytes)
+		bytes = lim.rlim_cur / 2;
+	pressure_init(args.size);
+	for (pass = 0; pass < args.passes; pass++)
+		descend(1UL << 32, bytes / (PAGE + 64), pressure);
+}
