@@ -33,6 +33,9 @@
 #include "uffd.h"
 #include "wire.h"
 
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -41,6 +44,7 @@
 #define E_BUSY		16
 #define E_EXIST		17
 #define E_INTR		4
+#define E_INVAL		22
 #define E_NOENT		2
 
 #define GATE_TIMEOUT_NS 20000000L
@@ -346,7 +350,11 @@ static uint32_t move_chunk(uint64_t addr, uint32_t first, uint32_t n, uint32_t *
 
 	if (!gate_enter())
 		return 0;
-	ret = sys3(SYS_ioctl, agent.uffd, UFFDIO_MOVE, &mv);
+	/* Pages of two mappings do not go at once: fewer, until they are of one. */
+	while ((ret = sys3(SYS_ioctl, agent.uffd, UFFDIO_MOVE, &mv)) == -E_INVAL && n > 1) {
+		n /= 2;
+		mv.len = n * WIRE_PAGE;
+	}
 	gate_leave();
 	if (mv.move > 0)
 		moved = mv.move / WIRE_PAGE;
@@ -451,35 +459,26 @@ static bool present(uint64_t addr)
 }
 
 /*
- * The pager has read the events of our MADV_DONTNEED up to @end, or it would not
- * have come so far; but it may still be about to look whose they are.
- */
-static void await_own_events(uint64_t end)
-{
-	while (__atomic_load_n(&agent.shared->drop_start, __ATOMIC_ACQUIRE) < end && !cancelled()) {
-		check_supervisor();
-		sys0(SYS_sched_yield);
-	}
-}
-
-/*
- * Drop @n copied pages.  Returns how many are gone: where the range reaches over
- * several mappings, one of them may not allow it after others did.
+ * Drop @n pages, the gate in hand: nobody whose unmapping was heard of too late can
+ * map something else there meanwhile, for that event is not read.  Ours is, see
+ * agent_shared.  Returns how many are gone: where the range reaches over several
+ * mappings, one of them may not allow it after others did.
  */
 static uint32_t drop(uint64_t addr, uint32_t n)
 {
 	struct agent_shared *sh = agent.shared;
+	static uint32_t number;
 	uint32_t gone = 0;
 
+	number += number == UINT32_MAX ? 2 : 1;
 	__atomic_store_n(&sh->drop_start, addr, __ATOMIC_RELAXED);
 	__atomic_store_n(&sh->drop_end, addr + n * WIRE_PAGE, __ATOMIC_RELAXED);
-	__atomic_store_n(&sh->dropping, 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&sh->dropping, number, __ATOMIC_RELEASE);
 	if (!sys3(SYS_madvise, addr, n * WIRE_PAGE, MADV_DONTNEED))
 		gone = n;
 	else
 		while (gone < n && !present(addr + gone * WIRE_PAGE))
 			gone++;
-	await_own_events(addr + gone * WIRE_PAGE);
 	__atomic_store_n(&sh->dropping, 0, __ATOMIC_RELEASE);
 	return gone;
 }
@@ -508,14 +507,20 @@ static void evict_copy_run(uint64_t addr, uint32_t first, uint32_t n)
 	       sys4(SYS_pread64, agent.mem, agent.frames + sh->frame[first + copied] * WIRE_PAGE,
 		    WIRE_PAGE, addr + copied * WIRE_PAGE) == (long)WIRE_PAGE)
 		copied++;
-	if (cancelled())
-		copied = 0;
-	if (copied) {
-		uint32_t gone = drop(addr, copied);
+	if (copied && gate_enter()) {
+		uint32_t gone = 0;
 
+		/* Once more: refused while the program is about to unmap something. */
+		ret = write_protect(addr, copied, true);
+		if (!ret)
+			gone = drop(addr, copied);
+		gate_leave();
 		set_results(first, gone, PAGE_GONE);
-		set_results(first + gone, copied - gone, PAGE_REFUSED);
+		set_results(first + gone, copied - gone,
+			    ret == -E_AGAIN ? PAGE_STAYED : PAGE_REFUSED);
 		copied = gone;
+	} else {
+		copied = 0;
 	}
 	if (copied < n)
 		write_protect(addr + copied * WIRE_PAGE, n - copied, false);
@@ -536,14 +541,12 @@ static void evict_copy(void)
 		}
 }
 
-/* A page shared by a fork stays shared until it is written, the child gone or not. */
-static void populate(void)
+static void advise(int advice)
 {
 	struct agent_shared *sh = agent.shared;
 
 	for (uint32_t r = 0; r < sh->nr_runs && !cancelled(); r++)
-		sys3(SYS_madvise, sh->run[r].addr, sh->run[r].pages * WIRE_PAGE,
-		     MADV_POPULATE_WRITE);
+		sys3(SYS_madvise, sh->run[r].addr, sh->run[r].pages * WIRE_PAGE, advice);
 }
 
 static void step(enum start_step to)
@@ -593,7 +596,11 @@ static void command(void)
 		evict_copy();
 		break;
 	case AGENT_POPULATE:
-		populate();
+		/* A page shared by a fork stays so until it is written, the child gone or not. */
+		advise(MADV_POPULATE_WRITE);
+		break;
+	case AGENT_PAGEOUT:
+		advise(MADV_PAGEOUT);
 		break;
 	}
 	if (send_msg(agent.sock, &msg, -1))

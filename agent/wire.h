@@ -64,6 +64,7 @@ enum agent_op {
 	AGENT_EVICT = 1,  /* move runs out, copy them to frames, drop them */
 	AGENT_EVICT_COPY, /* the same by write-protect, copy, MADV_DONTNEED */
 	AGENT_POPULATE,	  /* make pages a fork has shared the program's own again */
+	AGENT_PAGEOUT,	  /* runs of mapped files: let the kernel take what it can read again */
 };
 
 enum agent_result {
@@ -85,13 +86,12 @@ struct agent_run {
 struct agent_shared {
 	uint32_t gate;
 	/*
-	 * AGENT_EVICT_COPY: what is left to be heard of the agent's last
-	 * MADV_DONTNEED, so that the pager knows those REMOVE events for the
-	 * agent's own.  The pager moves the start on; the agent waits for it to
-	 * reach the end before it reports or goes on.
+	 * AGENT_EVICT_COPY: a MADV_DONTNEED of the agent's is under way there,
+	 * the gate in its hand.  It waits until the REMOVE events of it were
+	 * read, so reclaim, which waits for the end of the batch, reads those.
 	 */
 	uint64_t drop_start, drop_end;
-	uint32_t dropping; /* it is under way */
+	uint32_t dropping; /* its number, 0: none */
 	uint32_t unused;
 	uint32_t op; /* enum agent_op */
 	uint32_t nr_runs;
@@ -137,6 +137,20 @@ static inline void gate_relax(void)
 #endif
 }
 
+/* Take it if it is free.  For who must not wait, see there. */
+static inline bool gate_trylock(uint32_t *gate, enum gate_for what)
+{
+	uint32_t block = what == GATE_TO_READ ? GATE_READER | GATE_HOLDERS : GATE_READER;
+	uint32_t old = __atomic_load_n(gate, __ATOMIC_RELAXED);
+
+	while (!(old & block))
+		if (__atomic_compare_exchange_n(gate, &old,
+						what == GATE_TO_READ ? old | GATE_READER : old + 1,
+						true, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+			return true;
+	return false;
+}
+
 /*
  * Take the gate.  GATE_TIMEDOUT: not to be had for @timeout_ns; the caller sees
  * whether the other side is still alive, and tries again.
@@ -151,14 +165,11 @@ static inline enum gate_result gate_lock(uint32_t *gate, enum gate_for what, lon
 
 		if (what == GATE_TO_MOVE && (old & GATE_CANCEL))
 			return GATE_CANCELLED;
-		if (!(old & block)) {
-			uint32_t new = what == GATE_TO_READ ? old | GATE_READER : old + 1;
-
-			if (__atomic_compare_exchange_n(gate, &old, new, true, __ATOMIC_ACQUIRE,
-							__ATOMIC_RELAXED))
-				return GATE_ENTERED;
+		if (gate_trylock(gate, what))
+			return GATE_ENTERED;
+		old = __atomic_load_n(gate, __ATOMIC_RELAXED);
+		if (!(old & block))
 			continue;
-		}
 		if (spin++ < GATE_SPIN) {
 			gate_relax();
 			continue;
@@ -194,7 +205,7 @@ static inline void gate_unlock(uint32_t *gate, enum gate_for what)
 /* By the exclusive holder: turn away a mover, also one that waits already. */
 static inline void gate_cancel(uint32_t *gate)
 {
-	__atomic_or_fetch(gate, GATE_CANCEL, __ATOMIC_RELEASE);
+	__atomic_or_fetch(gate, GATE_CANCEL, __ATOMIC_SEQ_CST);
 	wire_futex(gate, GATE_FUTEX_WAKE, 0x7fffffff, 0);
 }
 

@@ -55,6 +55,8 @@ static const struct metric {
 	KIND("pages_out", NULL, "pages_out", "tier"),
 	COUNT("refaults", "Faults soon after the page was taken.", "refaults"),
 	COUNT("evicted_pages", "Pages taken out of the programs.", "pgsteal"),
+	COUNT("evicted_file_pages", "Pages of mapped files they were made to drop.",
+	      "pgsteal_file"),
 	COUNT("readahead_pages", "Pages read ahead.", "swap_ra"),
 	COUNT("readahead_hits", "Pages read ahead that were wanted.", "swap_ra_hit"),
 	COUNT("read_errors", "Reads that failed.", "read_errors"),

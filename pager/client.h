@@ -111,13 +111,18 @@ struct client {
 	struct client *holder;		/* whose agent keeps our userfaultfd, or NULL */
 	unsigned int hold;		/* ... and its number there */
 	uint64_t held[WIRE_HOLDS / 64]; /* numbers in use here; the list's lock */
-	struct uffd_msg *stash;		/* read while following an event; gate held */
+	struct uffd_msg *stash;		/* read beside what was looked for; gate held */
 	unsigned int nr_stash, max_stash;
 
-	uint64_t hand; /* of the clock: where the next scan begins */
+	uint64_t hand;	     /* of the clock: where the next scan begins */
+	uint64_t files_hand; /* the same for mapped files */
+	uint64_t files_ns;   /* when the last round over those ended */
 	uint64_t next_scan_ns;
 	struct range *copy; /* to be evicted by copying: move was refused */
 	unsigned int nr_copy;
+	uint32_t drop;		 /* number of the agent's drop that events were last seen of */
+	uint64_t drop_seen;	 /* up to where the agent's own REMOVE events came */
+	struct range race;	 /* unmapped while being dropped */
 	uint64_t populated;	 /* end of what was last made the program's own again */
 	unsigned int busy_again; /* batches in a row that met it busy still */
 	uint64_t parked_ns;	 /* atomic; not to be read from before, its agent has the gate */
@@ -199,8 +204,25 @@ void clients_kill(const struct job *job);
 
 /* ---- event.c -------------------------------------------------------- */
 
-/* Follow one event just read.  The gate is held exclusively. */
+/*
+ * Follow one event just read, and then those that were put by before.  The gate is
+ * held exclusively.
+ */
 void event_follow(struct client *c, const struct uffd_msg *msg);
+/* Put a message by for whoever reads next; the gate is held. */
+void event_stash(struct client *c, const struct uffd_msg *msg);
+/* The first of those; false: there is none.  The gate is held. */
+bool event_unstash(struct client *c, struct uffd_msg *msg);
+/* Are there any? */
+static inline bool event_stashed(const struct client *c)
+{
+	return __atomic_load_n(&c->nr_stash, __ATOMIC_RELAXED);
+}
+/*
+ * [start, end) was unmapped while the agent was dropping pages there.  Nothing stops
+ * that when the program has put something else in their place by now.
+ */
+void event_drop_race(struct client *c, uint64_t start, uint64_t end);
 /* Give back all entries in [start, end).  State lock held. */
 void client_drop_entries(struct client *c, uint64_t start, uint64_t end);
 /* State lock held. */
@@ -227,6 +249,13 @@ unsigned int evict_start(struct client *c, unsigned int want);
  * sees to it.
  */
 unsigned int evict_finish(struct client *c);
+/*
+ * Have the kernel drop a slice of the files the program has mapped and does not
+ * write to: its own text above all.  What is needed is read again, so a round over
+ * all of them is made once a second at most; fifty times if it is @urgent.  Returns
+ * bytes less resident; 0 too where the files are others' and may not be dropped.
+ */
+uint64_t evict_files(struct client *c, bool urgent);
 /*
  * See to those that are late, without waiting; with @give_up, take them for dead.
  * Returns pages gone.

@@ -8,7 +8,6 @@
  * pages from the range before the event; it is cancelled where it stands and
  * its pages are recorded first, so that the event finds them as entries.
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -17,6 +16,7 @@
 #include "../agent/uffd.h"
 #include "client.h"
 #include "job.h"
+#include "mapping.h"
 #include "state.h"
 
 #define DOUBT_NS   2000000000ULL
@@ -150,57 +150,26 @@ void doubts_review(struct client *c)
 	pthread_mutex_unlock(&c->state);
 }
 
-/*
- * A copying agent's own MADV_DONTNEED comes as events too, one for each mapping
- * it reaches over, in ascending order.  Of two equal ones, one the agent's and
- * one the program's, it does not matter which is taken for which: the other one
- * then drops what the batch took.
- */
-static bool own_drop(struct client *c, uint64_t start, uint64_t end)
+/* Where nothing was, until @end; start is 0 once there was something. */
+static bool look_in_gap(void *arg, const struct mapping *m)
 {
-	struct agent_shared *sh = c->shared;
-	uint64_t to;
+	struct range *gap = arg;
 
-	if (!sh)
-		return false;
-	to = __atomic_load_n(&sh->drop_end, __ATOMIC_ACQUIRE);
-	if (end > to || start != __atomic_load_n(&sh->drop_start, __ATOMIC_RELAXED))
-		return false;
-	__atomic_store_n(&sh->drop_start, end, __ATOMIC_RELEASE);
-	return true;
-}
-
-/* A MADV_DONTNEED of the agent may be under way in [start, end), just unmapped. */
-static bool dropping_there(struct client *c, uint64_t start, uint64_t end)
-{
-	return c->batch_copies && batch_covers(c, start, end) &&
-	       __atomic_load_n(&c->shared->dropping, __ATOMIC_ACQUIRE);
+	if (m->start < gap->end && m->end > gap->start)
+		gap->start = 0;
+	return gap->start && m->start < gap->end;
 }
 
 /* Is anything mapped in [start, end)?  Not able to tell is "yes". */
 static bool mapped(struct client *c, uint64_t start, uint64_t end)
 {
-	char path[32], line[512];
-	unsigned long from, to;
-	bool any = false;
-	FILE *f;
+	struct range gap = { start, end };
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", c->pid);
-	f = fopen(path, "re");
-	if (!f)
-		return true;
-	while (!any && fgets(line, sizeof(line), f))
-		any = sscanf(line, "%lx-%lx", &from, &to) == 2 && from < end && to > start;
-	fclose(f);
-	return any;
+	return mappings_walk(c->maps, look_in_gap, &gap) || !gap.start;
 }
 
-/*
- * Nothing stops such a MADV_DONTNEED when the program has put something else in
- * that place by then.  It cannot be told whether it did so in time, so the
- * program must not go on.
- */
-static void check_drop_race(struct client *c, uint64_t start, uint64_t end)
+/* It cannot be told whether it did so in time, so the program must not go on. */
+void event_drop_race(struct client *c, uint64_t start, uint64_t end)
 {
 	if (mapped(c, start, end))
 		job_kill(c->job,
@@ -208,8 +177,7 @@ static void check_drop_race(struct client *c, uint64_t start, uint64_t end)
 			 "cannot do both safely here: killed (start the program again)");
 }
 
-/* One message more for whoever reads next.  The gate is ours. */
-static void stash(struct client *c, const struct uffd_msg *msg)
+void event_stash(struct client *c, const struct uffd_msg *msg)
 {
 	if (c->nr_stash == c->max_stash) {
 		unsigned int max = c->max_stash ? c->max_stash * 2 : 16;
@@ -227,39 +195,42 @@ static void stash(struct client *c, const struct uffd_msg *msg)
 	__atomic_store_n(&c->nr_stash, c->nr_stash + 1, __ATOMIC_RELAXED);
 }
 
-/*
- * The gate is ours, so the agent gets no further; what it has taken gets
- * recorded.  A copying agent may be waiting for its own event to be read.
- */
+static void stash_remove(struct client *c, unsigned int i, struct uffd_msg *msg)
+{
+	*msg = c->stash[i];
+	__atomic_store_n(&c->nr_stash, c->nr_stash - 1, __ATOMIC_RELAXED);
+	memmove(c->stash + i, c->stash + i + 1, (c->nr_stash - i) * sizeof(*msg));
+}
+
+bool event_unstash(struct client *c, struct uffd_msg *msg)
+{
+	if (!c->nr_stash)
+		return false;
+	stash_remove(c, 0, msg);
+	return true;
+}
+
+/* The gate is ours, so the agent gets no further; what it has taken gets recorded. */
 static void wait_for_batch(struct client *c, uint64_t start, uint64_t end)
 {
-	uint64_t since = now_ns();
 	bool blocked = false;
 
 	while (batch_covers(c, start, end)) {
 		struct timespec ts;
-		struct uffd_msg msg;
 
 		/* Each time: the next batch may be out before we wake up. */
 		gate_cancel(c->gate);
-		/* A process that was stopped may take long. */
-		if (!blocked && now_ns() > since + BLOCKED_NS) {
-			blocked = true;
-			servers_blocked(c, true);
-		}
-		if (c->batch_copies && read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
-			if (msg.event != UFFD_EVENT_REMOVE ||
-			    !own_drop(c, msg.arg.remove.start, msg.arg.remove.end))
-				stash(c, &msg);
-			continue;
-		}
 		clock_gettime(CLOCK_REALTIME, &ts);
-		ts.tv_nsec += c->batch_copies ? 100000 : BLOCKED_NS;
+		ts.tv_nsec += BLOCKED_NS;
 		if (ts.tv_nsec >= 1000000000L) {
 			ts.tv_nsec -= 1000000000L;
 			ts.tv_sec++;
 		}
-		pthread_cond_timedwait(&c->batch_done, &c->state, &ts);
+		/* A process that was stopped may take long. */
+		if (pthread_cond_timedwait(&c->batch_done, &c->state, &ts) && !blocked) {
+			blocked = true;
+			servers_blocked(c, true);
+		}
 	}
 	if (blocked)
 		servers_blocked(c, false);
@@ -307,18 +278,15 @@ static void follow_remap(struct client *c, uint64_t from, uint64_t to, uint64_t 
 	wake_range(c, from, from + len);
 }
 
-void event_follow(struct client *c, const struct uffd_msg *msg)
+static void follow(struct client *c, const struct uffd_msg *msg)
 {
 	uint64_t start, end;
-	bool race;
 
 	pthread_mutex_lock(&c->state);
 	switch (msg->event) {
 	case UFFD_EVENT_REMOVE:
 		start = msg->arg.remove.start;
 		end = msg->arg.remove.end;
-		if (own_drop(c, start, end))
-			break;
 		count_add(&pager.count.event_remove, 1);
 		wait_for_batch(c, start, end);
 		client_drop_entries(c, start, end);
@@ -329,22 +297,14 @@ void event_follow(struct client *c, const struct uffd_msg *msg)
 		start = msg->arg.remove.start;
 		end = msg->arg.remove.end;
 		count_add(&pager.count.event_unmap, 1);
-		race = dropping_there(c, start, end);
 		wait_for_batch(c, start, end);
-		if (race)
-			check_drop_race(c, start, end);
 		client_drop_entries(c, start, end);
 		ranges_remove(c, start, end);
 		wake_range(c, start, end);
 		break;
 	case UFFD_EVENT_REMAP:
 		count_add(&pager.count.event_remap, 1);
-		start = msg->arg.remap.from;
-		end = start + msg->arg.remap.len;
-		race = dropping_there(c, start, end);
 		follow_remap(c, msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len);
-		if (race)
-			check_drop_race(c, start, end);
 		break;
 	case UFFD_EVENT_FORK:
 		count_add(&pager.count.event_fork, 1);
@@ -356,4 +316,19 @@ void event_follow(struct client *c, const struct uffd_msg *msg)
 		break;
 	}
 	pthread_mutex_unlock(&c->state);
+}
+
+void event_follow(struct client *c, const struct uffd_msg *msg)
+{
+	struct uffd_msg next;
+
+	follow(c, msg);
+	/* Whose programs go on already; faults among them are served after. */
+	for (unsigned int i = 0; i < c->nr_stash;)
+		if (c->stash[i].event == UFFD_EVENT_PAGEFAULT) {
+			i++;
+		} else {
+			stash_remove(c, i, &next);
+			follow(c, &next);
+		}
 }

@@ -21,8 +21,11 @@
  *     waiting faults look again: they find an entry, or a page that stayed.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/bitops.h>
 #include <poll.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -33,12 +36,17 @@
 #include "client.h"
 #include "group.h"
 #include "job.h"
+#include "mapping.h"
 #include "state.h"
 
-#define REFUSED_NS   1000000000ULL /* leave alone what could not be moved */
-#define BUSY_TRIES   3
-#define SCAN_REGIONS 256
-#define LATE_MS	     50 /* an agent that works needs some milliseconds */
+#define REFUSED_NS	1000000000ULL /* leave alone what could not be moved */
+#define BUSY_TRIES	3
+#define SCAN_REGIONS	256
+#define EVENT_NS	1000000
+#define LATE_MS		50 /* an agent that works needs some milliseconds */
+#define FILES_SLICE	(16UL << 20)
+#define FILES_NS	1000000000ULL /* from one round to the next */
+#define FILES_URGENT_NS 20000000ULL
 
 /*
  * Only reclaim's thread evicts, and waits for one client at a time; not long, for
@@ -357,6 +365,90 @@ unsigned int evict_start(struct client *c, unsigned int want)
 	return batch->pages;
 }
 
+/*
+ * Is the agent in its MADV_DONTNEED, waiting for us to read the event?  Told by where
+ * in the kernel it sleeps; where that is not to be had, by how long it takes.
+ */
+static bool awaits_event(struct client *c, uint64_t since_ns)
+{
+	char path[64], where[64] = "";
+	ssize_t n = 0;
+	int fd;
+
+	if (!__atomic_load_n(&c->shared->dropping, __ATOMIC_ACQUIRE))
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/task/%u/wchan", c->pid, c->agent_tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = read(fd, where, sizeof(where) - 1);
+		close(fd);
+	}
+	if (n <= 0 || !strcmp(where, "0"))
+		return now_ns() > since_ns + EVENT_NS;
+	return strstr(where, "userfaultfd");
+}
+
+/* What the agent is dropping.  It goes on as soon as the event was read. */
+struct drop {
+	uint32_t number;
+	uint64_t start, end;
+};
+
+/*
+ * The agent's own REMOVE events come one for each mapping its MADV_DONTNEED reaches
+ * over, in ascending order.  Of two equal ones, one its own and one the program's, it
+ * does not matter which is taken for which: the other one then drops what the batch
+ * took.
+ */
+static bool own_drop(struct client *c, const struct drop *d, const struct uffd_msg *msg)
+{
+	if (c->drop != d->number)
+		c->drop_seen = d->start;
+	c->drop = d->number;
+	if (msg->event != UFFD_EVENT_REMOVE || msg->arg.remove.start < c->drop_seen ||
+	    msg->arg.remove.end > d->end)
+		return false;
+	c->drop_seen = msg->arg.remove.end;
+	return true;
+}
+
+/* Something else that came before it: whoever waited for that goes on, and may be quick. */
+static void put_by(struct client *c, const struct drop *d, const struct uffd_msg *msg)
+{
+	struct range r = { 0, 0 };
+
+	if (msg->event == UFFD_EVENT_UNMAP)
+		r = (struct range){ msg->arg.remove.start, msg->arg.remove.end };
+	else if (msg->event == UFFD_EVENT_REMAP)
+		r = (struct range){ msg->arg.remap.from, msg->arg.remap.from + msg->arg.remap.len };
+	if (r.start < d->end && r.end > d->start)
+		c->race = r;
+	if (msg->event != UFFD_EVENT_PAGEFAULT)
+		gate_cancel(c->gate);
+	event_stash(c, msg);
+	servers_wake();
+}
+
+/* Let the agent go on that holds the gate and waits for its own event to be read. */
+static void read_own_drop(struct client *c)
+{
+	struct agent_shared *sh = c->shared;
+	struct uffd_msg msg;
+	struct drop d;
+
+	/* Ours too: it may have got on by itself, and let it go to a server. */
+	if (!gate_trylock(c->gate, GATE_TO_COPY))
+		return;
+	d.number = __atomic_load_n(&sh->dropping, __ATOMIC_ACQUIRE);
+	d.start = __atomic_load_n(&sh->drop_start, __ATOMIC_RELAXED);
+	d.end = __atomic_load_n(&sh->drop_end, __ATOMIC_RELAXED);
+	/* All of its own seen: it is about to wake up, and the next is not its. */
+	if (d.number && !(c->drop == d.number && c->drop_seen >= d.end) &&
+	    read(c->uffd, &msg, sizeof(msg)) == sizeof(msg) && !own_drop(c, &d, &msg))
+		put_by(c, &d, &msg);
+	client_ungate(c, GATE_TO_COPY);
+}
+
 enum word {
 	DONE,
 	DEAD,
@@ -366,16 +458,26 @@ enum word {
 /* Wait for the agent's word, @ms at most. */
 static enum word wait_done(struct client *c, int ms)
 {
-	uint64_t end = now_ns() + ms * 1000000ULL;
+	uint64_t since = now_ns(), end = since + ms * 1000000ULL;
 
 	for (;;) {
-		struct pollfd p = { .fd = c->sock, .events = POLLIN };
+		struct pollfd p[2] = { { .fd = c->sock, .events = POLLIN },
+				       { .fd = c->batch_copies ? c->uffd : -1, .events = POLLIN } };
 		struct wire_msg msg;
 		ssize_t n;
 
-		n = poll(&p, 1, ms);
+		n = poll(p, 2, ms);
 		if (n < 0 && errno != EINTR)
 			return DEAD;
+		if (n > 0 && !p[0].revents) {
+			if (awaits_event(c, since))
+				read_own_drop(c);
+			else if (now_ns() >= end)
+				return client_gone(c) ? DEAD : LATE;
+			else
+				sched_yield();
+			continue;
+		}
 		if (n <= 0) {
 			if (client_is_dead(c))
 				return DEAD;
@@ -399,6 +501,23 @@ static void is_late(struct client *c)
 	late[nr_late++] = c;
 }
 
+/* Have the agent do @op to the @nr runs of the control block.  True: it did. */
+static bool advise(struct client *c, enum agent_op op, unsigned int nr)
+{
+	struct wire_msg msg = { .magic = WIRE_MAGIC, .type = WIRE_CMD };
+	enum word word;
+
+	c->shared->nr_runs = nr;
+	__atomic_and_fetch(c->gate, ~GATE_CANCEL, __ATOMIC_RELAXED);
+	__atomic_store_n(&c->shared->op, op, __ATOMIC_RELEASE);
+	if (send(c->sock, &msg, sizeof(msg), MSG_NOSIGNAL) != sizeof(msg))
+		return false;
+	word = wait_done(c, LATE_MS);
+	if (word == LATE)
+		is_late(c);
+	return word == DONE;
+}
+
 /*
  * Pages a fork has shared stay shared until they are written; the next batch can
  * have them once they were.  What is busy even then is in use by a device: left
@@ -407,7 +526,6 @@ static void is_late(struct client *c)
 static void unshare_busy(struct client *c, const struct range *busy, unsigned int nr)
 {
 	struct agent_shared *sh = c->shared;
-	struct wire_msg msg = { .magic = WIRE_MAGIC, .type = WIRE_CMD };
 	unsigned int n = 0;
 
 	/* Another fork may come between; a device keeps its pages longer than that. */
@@ -426,14 +544,8 @@ static void unshare_busy(struct client *c, const struct range *busy, unsigned in
 	else
 		c->busy_again = 0;
 	pthread_mutex_unlock(&c->state);
-	if (!n)
-		return;
-	sh->nr_runs = n;
-	__atomic_and_fetch(c->gate, ~GATE_CANCEL, __ATOMIC_RELAXED);
-	__atomic_store_n(&sh->op, AGENT_POPULATE, __ATOMIC_RELEASE);
-	if (send(c->sock, &msg, sizeof(msg), MSG_NOSIGNAL) == sizeof(msg) &&
-	    wait_done(c, LATE_MS) == LATE)
-		is_late(c);
+	if (n)
+		advise(c, AGENT_POPULATE, n);
 }
 
 /* Record what became of the batch.  Returns pages gone. */
@@ -483,6 +595,9 @@ static unsigned int settle_batch(struct client *c, bool alive)
 	}
 	pthread_mutex_unlock(&c->state);
 
+	if (c->race.end)
+		event_drop_race(c, c->race.start, c->race.end);
+	c->race = (struct range){ 0 };
 	if (alive && nr_busy)
 		unshare_busy(c, busy, nr_busy);
 	count_add(&pager.count.pgsteal, gone);
@@ -501,6 +616,56 @@ unsigned int evict_finish(struct client *c)
 		return 0;
 	}
 	return settle_batch(c, word == DONE);
+}
+
+/* A slice of what is mapped of files, from the hand on. */
+struct slice {
+	struct client *client;
+	uint64_t start, bytes;
+	unsigned int nr;
+};
+
+static bool add_to_slice(void *arg, const struct mapping *m)
+{
+	struct slice *s = arg;
+	uint64_t start = m->start > s->start ? m->start : s->start;
+	uint64_t pages;
+
+	/* Not written by the program: no write of ours to a disk then, and no swap of the kernel's. */
+	if (m->end <= start || m->perms[0] != 'r' || m->perms[1] == 'w' || *m->name != '/' ||
+	    !m->inode || !strncmp(m->name, "/dev/", 5) || !strncmp(m->name, "/memfd:", 7))
+		return true;
+	if (s->bytes >= FILES_SLICE || s->nr == BATCH_RUNS)
+		return false;
+	pages = (m->end - start) / PAGE_SIZE_;
+	if (pages > FILES_SLICE / PAGE_SIZE_)
+		pages = FILES_SLICE / PAGE_SIZE_;
+	s->client->shared->run[s->nr++] = (struct agent_run){ start, pages, 0 };
+	s->bytes += pages * PAGE_SIZE_;
+	s->client->files_hand = start + pages * PAGE_SIZE_;
+	return true;
+}
+
+uint64_t evict_files(struct client *c, bool urgent)
+{
+	struct slice s = { .client = c, .start = c->files_hand };
+	uint64_t anon, before, after;
+
+	if (c->late || now_ns() < c->files_ns + (urgent ? FILES_URGENT_NS : FILES_NS) ||
+	    client_resident(c, &anon, &before))
+		return 0;
+	mappings_walk(c->maps, add_to_slice, &s);
+	/* Nothing after the hand: that was all of it, for a while. */
+	if (!s.nr) {
+		c->files_hand = 0;
+		c->files_ns = now_ns();
+		return 0;
+	}
+	if (!advise(c, AGENT_PAGEOUT, s.nr) || client_resident(c, &anon, &after) || after >= before)
+		return 0;
+	count_add(&pager.count.pgsteal_file, (before - after) / PAGE_SIZE_);
+	budget_charge(c->job->group, -(int64_t)(before - after));
+	return before - after;
 }
 
 unsigned int evict_late(bool give_up)
@@ -540,7 +705,11 @@ bool evict_undo(struct frame *frame)
 
 	if (!c)
 		return false;
-	if (!client_gate(c, GATE_TO_COPY)) {
+	/*
+	 * Whoever has it may wait for a batch to end, and it is us who end those: there
+	 * is no waiting here.
+	 */
+	if (!gate_trylock(c->gate, GATE_TO_COPY)) {
 		client_put(c);
 		return false;
 	}

@@ -620,6 +620,9 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 		}
 	pthread_mutex_unlock(&c->state);
 	n = plan.nr ? copy_pages(c, addr, src, plan.nr) : -ESTALE;
+	/* The kernel copies to one mapping at a time; the readahead went into the next. */
+	if (n == -ENOENT && plan.nr > 1)
+		n = copy_pages(c, addr, src, 1);
 	if (n == -EEXIST)
 		/* The page is there: what we have for it is of the past. */
 		n = 1, wake_page(c, addr);
@@ -732,36 +735,25 @@ static void refresh_clients(struct server *sv)
 }
 
 /*
- * Read one message.  An event is followed before the gate is let go; a fault is
+ * Read one message.  Events are followed before the gate is let go; a fault is
  * served after.  Returns true when more is to be had without waiting.
  */
 static bool read_one(struct server *sv, struct client *c)
 {
 	struct uffd_msg msg;
-	unsigned int stashed;
 	struct fault f;
 	ssize_t n;
 
 	if (!client_gate_to_read(c))
 		return false;
-	if (c->nr_stash) {
-		msg = c->stash[0];
-		__atomic_store_n(&c->nr_stash, c->nr_stash - 1, __ATOMIC_RELAXED);
-		memmove(c->stash, c->stash + 1, c->nr_stash * sizeof(msg));
-		n = sizeof(msg);
-	} else {
-		n = read(c->uffd, &msg, sizeof(msg));
-	}
-	stashed = c->nr_stash;
-	if (n == sizeof(msg) && msg.event != UFFD_EVENT_PAGEFAULT) {
+	n = event_unstash(c, &msg) ? (ssize_t)sizeof(msg) : read(c->uffd, &msg, sizeof(msg));
+	if (n == sizeof(msg) && msg.event != UFFD_EVENT_PAGEFAULT)
 		event_follow(c, &msg);
-		stashed = c->nr_stash;
-	}
 	client_ungate(c, GATE_TO_READ);
 	if (n != sizeof(msg))
 		return false;
 	if (msg.event != UFFD_EVENT_PAGEFAULT)
-		return stashed;
+		return event_stashed(c);
 	__atomic_store_n(&c->tid, msg.arg.pagefault.feat.ptid, __ATOMIC_RELAXED);
 	f = (struct fault){
 		.client = c,
@@ -773,7 +765,7 @@ static bool read_one(struct server *sv, struct client *c)
 	note_thread(sv, &f);
 	client_get(c);
 	serve(sv, &f);
-	return stashed;
+	return event_stashed(c);
 }
 
 static void retry_aside(struct server *sv)
@@ -815,8 +807,7 @@ static void *server_main(void *arg)
 					continue;
 				}
 				/* What was read once no descriptor tells of again. */
-				any_stash |=
-					__atomic_load_n(&sv->client[i]->nr_stash, __ATOMIC_RELAXED);
+				any_stash |= event_stashed(sv->client[i]);
 				from[n - 1] = sv->client[i];
 				p[n++] = (struct pollfd){ .fd = sv->client[i]->uffd,
 							  .events = POLLIN };
@@ -837,8 +828,7 @@ static void *server_main(void *arg)
 				pager_say("eventfd: %s", strerror(errno));
 		}
 		for (unsigned int i = 1; (ready > 0 || any_stash) && i < n; i++)
-			if ((ready > 0 && p[i].revents) ||
-			    __atomic_load_n(&from[i - 1]->nr_stash, __ATOMIC_RELAXED))
+			if ((ready > 0 && p[i].revents) || event_stashed(from[i - 1]))
 				while (read_one(sv, from[i - 1]))
 					;
 		if (sv->nr_aside)

@@ -70,9 +70,10 @@ struct group {
 	uint64_t count[NR_GROUP_EVENTS];
 	bool over; /* its ram limit, at the last sample */
 	/* reclaim's */
-	uint64_t stuck_ns; /* since when it is over and nothing goes, or 0 */
-	bool dry;	   /* its own clients gave nothing in this round */
-	bool stalled;	   /* ... because one of them does not answer */
+	uint64_t stuck_ns;		   /* since when it is over and gets nowhere, or 0 */
+	uint64_t stuck_used, stuck_faults; /* how far it was then */
+	bool dry;			   /* its own clients gave nothing in this round */
+	bool stalled;			   /* ... because one of them does not answer */
 };
 
 /* The root comes first; before any other call. */

@@ -13,13 +13,12 @@
  * is registered and not in the list is served, and not evicted.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../agent/uffd.h"
 #include "client.h"
+#include "mapping.h"
 #include "state.h"
 
 struct range *range_from(struct client *c, uint64_t addr)
@@ -144,6 +143,19 @@ static void protect_zeros(struct client *c, uint64_t start, uint64_t end)
 	}
 }
 
+/*
+ * Is [start, end) one mapping, and registered?  UFFDIO_REGISTER takes a range with
+ * holes, and what is mapped into one later would be ours by the list alone: taken
+ * out of the program, and zeros when it is touched.  UFFDIO_COPY does not; from an
+ * address that cannot be read it copies nothing, and says whether it would have.
+ */
+static bool is_registered(struct client *c, uint64_t start, uint64_t end)
+{
+	struct uffdio_copy probe = { .dst = start, .len = end - start };
+
+	return ioctl(c->uffd, UFFDIO_COPY, &probe) && (errno == EEXIST || errno == EFAULT);
+}
+
 /* Register the parts of [start, end) that are not.  Returns bytes. */
 static uint64_t register_gaps(struct client *c, uint64_t start, uint64_t end)
 {
@@ -163,10 +175,11 @@ static uint64_t register_gaps(struct client *c, uint64_t start, uint64_t end)
 			};
 
 			/*
-			 * It may be gone or something else by now: then the next
-			 * look at the map tells.
+			 * It may be gone, in part even, or something else by now: then
+			 * the next look at the map tells.
 			 */
-			if (!ioctl(c->uffd, UFFDIO_REGISTER, &reg) && !ranges_add(c, start, stop)) {
+			if (!ioctl(c->uffd, UFFDIO_REGISTER, &reg) &&
+			    is_registered(c, start, stop) && !ranges_add(c, start, stop)) {
 				bytes += stop - start;
 				if (reg.mode & UFFDIO_REGISTER_MODE_WP)
 					protect_zeros(c, start, stop);
@@ -213,44 +226,31 @@ static bool anonymous(const char *name)
 	       !strncmp(name, "[anon:", 6) || !strncmp(name, "[stack:", 7);
 }
 
+struct registering {
+	struct client *client;
+	uint64_t bytes;
+};
+
+static bool register_mapping(void *arg, const struct mapping *m)
+{
+	struct registering *r = arg;
+
+	if (m->inode || m->perms[0] != 'r' || m->perms[1] != 'w' || m->perms[3] != 'p' ||
+	    !anonymous(m->name) || m->end >= 1UL << 47)
+		return true;
+	pthread_mutex_lock(&r->client->state);
+	r->bytes += register_area(r->client, m->start, m->end);
+	pthread_mutex_unlock(&r->client->state);
+	return true;
+}
+
 uint64_t client_register(struct client *c)
 {
-	static char buf[1 << 16]; /* the watch thread alone calls this */
-	uint64_t bytes = 0;
-	size_t have = 0;
-	off_t at = 0;
+	struct registering r = { .client = c };
 
-	for (;;) {
-		ssize_t n = pread(c->maps, buf + have, sizeof(buf) - 1 - have, at);
-		char *line = buf, *end;
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		at += n;
-		have += n;
-		buf[have] = 0;
-		while ((end = strchr(line, '\n'))) {
-			unsigned long from, to, inode;
-			char perms[5];
-			int name = 0;
-
-			*end = 0;
-			if (sscanf(line, "%lx-%lx %4s %*x %*s %lu %n", &from, &to, perms, &inode,
-				   &name) == 4 &&
-			    !inode && perms[0] == 'r' && perms[1] == 'w' && perms[3] == 'p' &&
-			    name && anonymous(line + name) && to < 1UL << 47) {
-				pthread_mutex_lock(&c->state);
-				bytes += register_area(c, from, to);
-				pthread_mutex_unlock(&c->state);
-			}
-			line = end + 1;
-		}
-		have -= line - buf;
-		memmove(buf, line, have);
-	}
-	if (bytes)
+	/* It may be going: what was registered so far is. */
+	mappings_walk(c->maps, register_mapping, &r);
+	if (r.bytes)
 		__atomic_store_n(&c->registered, true, __ATOMIC_RELAXED);
-	return bytes;
+	return r.bytes;
 }

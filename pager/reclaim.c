@@ -33,6 +33,7 @@
 #define TOUCH_BYTES_MS (3ULL << 20) /* a program touches new memory no faster */
 #define WRITEOUT_BATCH 64
 #define STUCK_MS       10000
+#define STUCK_BYTES    (64 << 10) /* less is noise */
 #define STALLED_MS     500
 
 static struct {
@@ -239,10 +240,12 @@ static unsigned int evict_clients(struct group *group, uint64_t pages)
 			doubts_review(c);
 			make_frames(group, want);
 			if (evict_start(c, want)) {
-				/* While the agent works: room for the next batch. */
-				make_frames(group, want);
+				/* While the agent works, if it does not wait for us: room for the next. */
+				if (!c->batch_copies)
+					make_frames(group, want);
 				gone += evict_finish(c);
 			}
+			evict_files(c, false);
 			/* A busy machine makes agents late, too, but not for so long. */
 			group->stalled |= c->late && now_ns() > c->late_ns + STALLED_MS * MS;
 		}
@@ -263,6 +266,23 @@ static uint64_t frames_allowed(const struct group *g)
 		if (group_ram(g) / PAGE_SIZE_ / 16 < allowed)
 			allowed = group_ram(g) / PAGE_SIZE_ / 16;
 	return allowed;
+}
+
+/* Programs in @top have nothing else to give: the files they have mapped.  Returns bytes. */
+static uint64_t evict_all_files(struct group *top)
+{
+	struct client *list[MAX_CLIENTS];
+	unsigned int n = clients_get(list, MAX_CLIENTS);
+	uint64_t freed = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		struct client *c = list[i];
+
+		if (group_is_in(c->job->group, top) && c->sock >= 0 && !client_is_dead(c))
+			freed += evict_files(c, true);
+		client_put(c);
+	}
+	return freed;
 }
 
 /* One round of eviction for @top, @over bytes above its low mark.  Returns pages gone. */
@@ -430,13 +450,25 @@ static struct client *largest(const struct group *top)
 	return most;
 }
 
-/* Nothing left that could go: the program is given time, not for ever. */
-static void stuck(struct group *g, uint64_t used)
+/*
+ * @g is over its limit.  It gets somewhere while what it uses goes down, or faults of
+ * its programs are let in between.  Where neither is so for long, all is full: pages
+ * that go out only come back, or others in their place.
+ */
+static void check_stuck(struct group *g, uint64_t used)
 {
+	uint64_t faults = count_read(&g->count[GROUP_FAULT]), now = now_ns();
 	char where[GROUP_NAME + 16] = "";
 	struct client *c;
 
-	if (now_ns() - g->stuck_ns < STUCK_MS * MS)
+	/* One who is stopped is not to die for what it cannot give. */
+	if (!g->stuck_ns || group_stalled(g) || used + STUCK_BYTES < g->stuck_used ||
+	    faults != g->stuck_faults) {
+		g->stuck_ns = now;
+		g->stuck_used = used;
+		g->stuck_faults = faults;
+	}
+	if (now - g->stuck_ns < STUCK_MS * MS)
 		return;
 	g->stuck_ns = 0;
 	c = largest(g);
@@ -470,6 +502,7 @@ static enum progress reclaim_round(struct group *g)
 {
 	uint64_t used = group_used(g);
 	unsigned int gone;
+	bool progress;
 
 	if (used <= low_mark(g) || (used <= high_mark(g) && !g->stuck_ns)) {
 		g->stuck_ns = 0;
@@ -483,26 +516,16 @@ static enum progress reclaim_round(struct group *g)
 	budget_sample();
 	used = group_used(g);
 	/* What no store would have came back to the program: that led nowhere. */
-	if (gone > reclaim.undone * 2) {
-		g->stuck_ns = 0;
-		return PROGRESS;
-	}
+	progress = gone > reclaim.undone * 2;
 	if (used <= group_ram(g)) {
 		g->stuck_ns = 0;
-		return NO_PROGRESS;
+		return progress ? PROGRESS : NO_PROGRESS;
 	}
-	if (swap_compact(pager.space))
-		return PROGRESS;
 	/* Where programs have nothing left to give, the pool has: one may be stopped. */
-	if (has_tier() && group_writeback(g, used - low_mark(g)))
-		return PROGRESS;
-	/* One who is stopped is not to die for what it cannot give. */
-	if (group_stalled(g))
-		return NO_PROGRESS;
-	if (!g->stuck_ns)
-		g->stuck_ns = now_ns();
-	stuck(g, used);
-	return NO_PROGRESS;
+	progress = progress || evict_all_files(g) || swap_compact(pager.space) ||
+		   (has_tier() && group_writeback(g, used - low_mark(g)));
+	check_stuck(g, used);
+	return progress ? PROGRESS : NO_PROGRESS;
 }
 
 static void *reclaim_main(void *unused)

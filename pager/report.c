@@ -87,6 +87,7 @@ static const struct field fields[] = {
 	FIELD(NULL, "swap_ra", swap_ra),
 	FIELD(NULL, "swap_ra_hit", swap_ra_hit),
 	FIELD(NULL, "pgsteal", pgsteal),
+	FIELD(NULL, "pgsteal_file", pgsteal_file),
 	FIELD(NULL, "reject_compress_poor", swap.reject_compress_poor),
 	FIELD(NULL, "compacted_bytes", swap.compacted_bytes),
 	FIELD(NULL, "read_errors", swap.read_errors),
@@ -369,8 +370,9 @@ static void print_traffic(FILE *f, const struct pager_stat *st)
 			st->swap_ra, st->swap_ra_hit, st->swap_ra_miss);
 	if (st->pgsteal)
 		fprintf(f,
-			"vswap:   evicted    %" PRIu64 ", %" PRIu64 " of them missed soon after\n",
-			st->pgsteal, st->refault);
+			"vswap:   evicted    %" PRIu64 ", %" PRIu64
+			" of them missed soon after; of mapped files %" PRIu64 "\n",
+			st->pgsteal, st->refault, st->pgsteal_file);
 }
 
 static void print_stores(FILE *f, const struct pager_stat *st)

@@ -43,6 +43,7 @@ void pager_snapshot(struct pager_stat *st)
 	st->pgsteal = count_read(&n->pgsteal);
 	st->evict_move = count_read(&n->evict_move);
 	st->evict_copy = count_read(&n->evict_copy);
+	st->pgsteal_file = count_read(&n->pgsteal_file);
 	st->evict_busy = count_read(&n->evict_busy);
 	st->event_remove = count_read(&n->event_remove);
 	st->event_unmap = count_read(&n->event_unmap);

@@ -46,6 +46,7 @@ struct pager_stat {
 	uint64_t swap_ra, swap_ra_hit, swap_ra_miss;
 	uint64_t refault;		 /* faults soon after eviction */
 	uint64_t pgsteal;		 /* pages taken out of the program */
+	uint64_t pgsteal_file;		 /* pages of mapped files it was made to drop */
 	uint64_t evict_move, evict_copy; /* ... by UFFDIO_MOVE, by write-protect and copy */
 	uint64_t evict_busy;		 /* pages that would not go */
 	uint64_t event_remove, event_unmap, event_remap, event_fork;

@@ -44,7 +44,9 @@ class Space:
 
     def well(self, command, *args):
         run = self.vswap(command, *args)
-        self.t.check(run.status == 0 and not run.err, f"{command} failed", run)
+        self.t.check(run.status == 0 and not run.err,
+                     f"{command} failed; the run it was about said: {self.live.err().decode()}",
+                     run)
         return run.out.decode()
 
     def refused(self, command, *args, words=()):

@@ -27,6 +27,7 @@ TESTS = {
     "mremap": (BOTH, True),
     "mprotect": (ASAN, True),
     "munmap": (BOTH, True),
+    "churn": (BOTH, True),
     "manymaps": (ASAN, True),
     "mlock": ((), False),
     "shared": ((), False),
@@ -81,7 +82,7 @@ def add_copied(name):
         t.check(stats["evictions"]["move"] == 0, "pages were moved")
 
 
-for name in ("rw", "threads", "mremap", "munmap", "mprotect", "dontneed", "forkread"):
+for name in ("rw", "threads", "mremap", "munmap", "churn", "mprotect", "dontneed", "forkread"):
     add_copied(name)
 
 

@@ -10,18 +10,20 @@ from harness import MIB, case
 
 PYTHON = sys.executable
 
+# Values of some length, for the table itself compresses badly: a quarter of the memory
+# without a tier must be enough for all of it.
 PYTHON_DICT = """
 import hashlib
-d = {i: str(i) * 20 for i in range(300000)}
-for i in range(0, 300000, 3):
+d = {i: str(i) * 60 for i in range(150000)}
+for i in range(0, 150000, 3):
     d[i] = d[i][::-1]
-for i in range(0, 300000, 5):
+for i in range(0, 150000, 5):
     del d[i]
-for i in range(0, 300000, 5):
-    d[i] = str(i) * 20
+for i in range(0, 150000, 5):
+    d[i] = str(i) * 60
 for k, v in d.items():
-    assert v in (str(k) * 20, (str(k) * 20)[::-1]), k
-print(hashlib.sha256("".join(d[i] for i in range(300000)).encode()).hexdigest())
+    assert v in (str(k) * 60, (str(k) * 60)[::-1]), k
+print(hashlib.sha256("".join(d[i] for i in range(150000)).encode()).hexdigest())
 """
 
 ISSUE_PYTHON = ("import hashlib; d={i: str(i)*20 for i in range(2500000)}; "

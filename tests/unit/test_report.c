@@ -258,6 +258,7 @@ static void test_json(void **state)
 	SAME(NULL, "swap_ra", swap_ra);
 	SAME(NULL, "swap_ra_hit", swap_ra_hit);
 	SAME(NULL, "pgsteal", pgsteal);
+	SAME(NULL, "pgsteal_file", pgsteal_file);
 	SAME(NULL, "reject_compress_poor", swap.reject_compress_poor);
 	SAME(NULL, "compacted_bytes", swap.compacted_bytes);
 	SAME(NULL, "read_errors", swap.read_errors);

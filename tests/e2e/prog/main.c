@@ -42,6 +42,7 @@ static const struct {
 	{ "mremap", test_mremap },
 	{ "mprotect", test_mprotect },
 	{ "munmap", test_munmap },
+	{ "churn", test_churn },
 	{ "manymaps", test_manymaps },
 	{ "mlock", test_mlock },
 	{ "shared", test_shared },

@@ -185,6 +185,40 @@ void test_munmap(void)
 	unmap(mem, nr * PAGE);
 }
 
+/*
+ * Memory comes and goes beside memory that no pool would have: evictions that are
+ * undone and events that cut into a batch meet.  That was a deadlock once: undoing
+ * waited for the gate, whose holder waited for the batch to end.
+ */
+void test_churn(void)
+{
+	size_t noise = args.size / 6 / PAGE, piece = args.size / 16 / PAGE, nr = 12, i;
+	char *mem, *held = map_anon(noise * PAGE);
+	uint32_t version[12] = { 0 };
+	struct rng rng;
+
+	rng_init(&rng, args.seed);
+	args.hard = true;
+	range_fill(held, noise, 1UL << 32, 0);
+	args.hard = false;
+	mem = map_anon(nr * piece * PAGE);
+	for (unsigned int op = 0; op < args.passes * 200; op++) {
+		i = rng_below(&rng, nr);
+		if (version[i])
+			range_check(mem + i * piece * PAGE, piece, i * piece, version[i]);
+		unmap(mem + i * piece * PAGE, piece * PAGE);
+		map_over(mem + i * piece * PAGE, piece);
+		range_fill(mem + i * piece * PAGE, piece, i * piece, ++version[i]);
+		if (op % 32 == 0) {
+			args.hard = true;
+			range_check(held, noise, 1UL << 32, 0);
+			args.hard = false;
+		}
+	}
+	unmap(held, noise * PAGE);
+	unmap(mem, nr * piece * PAGE);
+}
+
 /* Thousands of small mappings that cannot merge, coming and going. */
 void test_manymaps(void)
 {

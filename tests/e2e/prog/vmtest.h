@@ -87,6 +87,7 @@ void test_free(void);
 void test_mremap(void);
 void test_mprotect(void);
 void test_munmap(void);
+void test_churn(void);
 void test_manymaps(void);
 void test_mlock(void);
 void test_shared(void);
