@@ -31,9 +31,13 @@
 /* Clusters a scan of the tables is for, 32 MiB, and pages copied at one go. */
 #define DEMOTE_CLUSTERS 16
 #define DEMOTE_PAGES	128
-/* When all go a scan is for more of them, at most so many, to need no more than so many scans. */
+/*
+ * When all go a scan is for more of them, at most so many, to need no more than so many
+ * scans; and the tier is to have several reads under way at a time.
+ */
 #define DRAIN_CLUSTERS 1024
 #define DRAIN_SCANS    64
+#define DRAIN_PAGES    512
 
 /* In tenths of a tier: when swap_writeback() begins to make room ahead, and until when. */
 #define DEMOTE_BEGIN 9
@@ -56,11 +60,11 @@ struct demote {
 	unsigned int nr_clusters;
 	u32 cluster[DEMOTE_CLUSTERS]; /* oldest first */
 	unsigned int clock[DEMOTE_CLUSTERS];
-	unsigned int nr;
-	struct demote_page page[DEMOTE_PAGES];
-	struct swap_io io[DEMOTE_PAGES];
-	u32 slot[DEMOTE_PAGES];
-	u8 *pages;	     /* DEMOTE_PAGES of them, aligned */
+	unsigned int nr, max; /* pages of the batch */
+	struct demote_page page[DRAIN_PAGES];
+	struct swap_io io[DRAIN_PAGES];
+	u32 slot[DRAIN_PAGES];
+	u8 *pages;	     /* max of them, aligned */
 	vswp_entry_t *entry; /* of each slot of the clusters, or 0 */
 };
 
@@ -376,7 +380,7 @@ static u64 demote_round(struct demote *d, u64 pages)
 
 			if (entry.val)
 				demote_gather(d, entry, d->cluster[i] << SWAP_CLUSTER_SHIFT | off);
-			if (d->nr == DEMOTE_PAGES)
+			if (d->nr == d->max)
 				moved += demote_batch(d, d->clock[i]);
 		}
 		if (d->nr)
@@ -386,12 +390,12 @@ static u64 demote_round(struct demote *d, u64 pages)
 	return moved;
 }
 
-/* What both need, for scans of @nr clusters; NULL: out of memory. */
+/* What both need, for scans of @nr clusters, batches of @max pages; NULL: out of memory. */
 static struct demote *demote_alloc(struct swap_space *space, struct swap_tier *tier,
-				   unsigned int nr)
+				   unsigned int nr, unsigned int max)
 {
 	/* One page more, as only this much alignment is promised to nobody. */
-	const size_t pages = (DEMOTE_PAGES + 1) * SWAP_PAGE_SIZE;
+	const size_t pages = (max + 1) * SWAP_PAGE_SIZE;
 	const size_t entries = nr * SWAP_CLUSTER_SLOTS * sizeof(vswp_entry_t);
 	struct demote *d = kvmalloc(sizeof(*d) + entries + pages, GFP_KERNEL);
 
@@ -400,6 +404,7 @@ static struct demote *demote_alloc(struct swap_space *space, struct swap_tier *t
 	*d = (struct demote){
 		.space = space,
 		.tier = tier,
+		.max = max,
 		.entry = (vswp_entry_t *)(d + 1),
 	};
 	d->pages = (u8 *)ALIGN((unsigned long)(d + 1) + entries, SWAP_PAGE_SIZE);
@@ -409,7 +414,7 @@ static struct demote *demote_alloc(struct swap_space *space, struct swap_tier *t
 /* Under tier_mutex.  Returns how many pages moved. */
 static u64 demote(struct swap_space *space, struct swap_tier *tier, u64 pages)
 {
-	struct demote *d = demote_alloc(space, tier, DEMOTE_CLUSTERS);
+	struct demote *d = demote_alloc(space, tier, DEMOTE_CLUSTERS, DEMOTE_PAGES);
 	u64 moved = 0, now;
 
 	if (!d)
@@ -435,7 +440,7 @@ static bool drain_round(struct demote *d, bool (*go_on)(void *priv, u64 left), v
 		slot = (d->first << SWAP_CLUSTER_SHIFT) + i;
 		if (entry.val && (d->nr || tier_clock(d->space, slot, &clock)))
 			demote_gather(d, entry, slot);
-		if (d->nr != DEMOTE_PAGES)
+		if (d->nr != d->max)
 			continue;
 		demote_batch(d, clock);
 		if (go_on && !go_on(priv, (u64)atomic_long_read(&d->tier->used)))
@@ -451,7 +456,7 @@ bool demote_drain(struct swap_space *space, struct swap_tier *tier,
 {
 	unsigned int nr = clamp_t(unsigned int, (tier->range.next - tier->first) / DRAIN_SCANS,
 				  DEMOTE_CLUSTERS, DRAIN_CLUSTERS);
-	struct demote *d = demote_alloc(space, tier, nr);
+	struct demote *d = demote_alloc(space, tier, nr, DRAIN_PAGES);
 	bool on = true;
 
 	if (!d)

@@ -73,8 +73,8 @@ static inline void group_pin(struct swap_group *group)
 
 static inline void group_unpin(struct swap_group *group)
 {
-	smp_mb__before_atomic();
-	atomic_dec(&group->pins);
+	/* What was read of it was read before: see swap_group_destroy(). */
+	atomic_dec_return_release(&group->pins);
 }
 
 /*

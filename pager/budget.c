@@ -117,7 +117,7 @@ uint64_t budget_sample(void)
 	return used;
 }
 
-bool budget_spent(const struct group *group)
+bool budget_spent(struct group *group)
 {
 	if (!group_spent(group))
 		return false;

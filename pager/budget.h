@@ -29,7 +29,7 @@ uint64_t budget_limit(void);
 /* Another limit from now on, bytes.  What is above a lower one is reclaimed in time. */
 void budget_set_limit(uint64_t limit);
 /* Asked before a page is brought in for @group; true: not now, and reclaim knows. */
-bool budget_spent(const struct group *group);
+bool budget_spent(struct group *group);
 
 /* The parts of the last sample, for reports. */
 struct budget_parts {

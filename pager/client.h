@@ -252,7 +252,7 @@ unsigned int evict_finish(struct client *c);
 /*
  * Have the kernel drop a slice of the files the program has mapped and does not
  * write to: its own text above all.  What is needed is read again, so a round over
- * all of them is made once a second at most; fifty times if it is @urgent.  Returns
+ * all of them is made once a second at most; ten times if it is @urgent.  Returns
  * bytes less resident; 0 too where the files are others' and may not be dropped.
  */
 uint64_t evict_files(struct client *c, bool urgent);

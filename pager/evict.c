@@ -46,7 +46,7 @@
 #define LATE_MS		50 /* an agent that works needs some milliseconds */
 #define FILES_SLICE	(16UL << 20)
 #define FILES_NS	1000000000ULL /* from one round to the next */
-#define FILES_URGENT_NS 20000000ULL
+#define FILES_URGENT_NS 100000000ULL
 
 /*
  * Only reclaim's thread evicts, and waits for one client at a time; not long, for

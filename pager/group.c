@@ -473,15 +473,17 @@ static uint64_t reserve(uint64_t limit)
 	return limit / 64;
 }
 
-bool group_spent(const struct group *g)
+bool group_spent(struct group *g)
 {
 	bool below = false;
 
 	for (; g; g = g->parent) {
 		uint64_t used = group_used(g), limit = group_ram(g);
 
-		if (limit != GROUP_NO_LIMIT && used > limit + (below ? reserve(limit) : 0))
+		if (limit != GROUP_NO_LIMIT && used > limit + (below ? reserve(limit) : 0)) {
+			__atomic_store_n(&g->hungry_ns, now_ns(), __ATOMIC_RELAXED);
 			return true;
+		}
 		below = used < count_read(&g->share);
 	}
 	return false;

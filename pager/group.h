@@ -70,7 +70,8 @@ struct group {
 	uint64_t count[NR_GROUP_EVENTS];
 	bool over; /* its ram limit, at the last sample */
 	/* reclaim's */
-	uint64_t stuck_ns;		   /* since when it is over and gets nowhere, or 0 */
+	uint64_t hungry_ns; /* when a fault was last turned away for its limit; atomic */
+	uint64_t stuck_ns;  /* since when it is short and gets nowhere, or 0 */
 	uint64_t stuck_used, stuck_faults; /* how far it was then */
 	bool dry;			   /* its own clients gave nothing in this round */
 	bool stalled;			   /* ... because one of them does not answer */
@@ -121,7 +122,7 @@ void groups_sampled(const uint64_t resident[GROUP_MAX]);
  * May a page come in?  A group over its limit waits; one below its share may go on
  * a little above the limit of the groups it is in, while others are made to give.
  */
-bool group_spent(const struct group *g);
+bool group_spent(struct group *g);
 /* What the core counts for it.  False: the root, or it was removed. */
 bool group_swap_stat(const struct group *g, struct swap_group_stat *stat);
 /* Has one nearly reached its limit in the pool? */

@@ -33,6 +33,8 @@
 #define TOUCH_BYTES_MS (3ULL << 20) /* a program touches new memory no faster */
 #define WRITEOUT_BATCH 64
 #define STUCK_MS       10000
+#define STUCK_FAULTS   256
+#define HUNGRY_MS      50
 #define STUCK_BYTES    (64 << 10) /* less is noise */
 #define STALLED_MS     500
 
@@ -450,10 +452,16 @@ static struct client *largest(const struct group *top)
 	return most;
 }
 
+/* Is it above its limit, or are faults waiting for it to be less? */
+static bool is_short(const struct group *g, uint64_t used)
+{
+	return used > group_ram(g) || now_ns() < count_read(&g->hungry_ns) + HUNGRY_MS * MS;
+}
+
 /*
- * @g is over its limit.  It gets somewhere while what it uses goes down, or faults of
- * its programs are let in between.  Where neither is so for long, all is full: pages
- * that go out only come back, or others in their place.
+ * @g is short of memory.  It gets somewhere while what it uses goes down, or faults of
+ * its programs are let in, more than now and then.  Where neither is so for long, all
+ * is full: pages that go out only come back, or others in their place.
  */
 static void check_stuck(struct group *g, uint64_t used)
 {
@@ -463,7 +471,7 @@ static void check_stuck(struct group *g, uint64_t used)
 
 	/* One who is stopped is not to die for what it cannot give. */
 	if (!g->stuck_ns || group_stalled(g) || used + STUCK_BYTES < g->stuck_used ||
-	    faults != g->stuck_faults) {
+	    faults > g->stuck_faults + STUCK_FAULTS) {
 		g->stuck_ns = now;
 		g->stuck_used = used;
 		g->stuck_faults = faults;
@@ -517,14 +525,14 @@ static enum progress reclaim_round(struct group *g)
 	used = group_used(g);
 	/* What no store would have came back to the program: that led nowhere. */
 	progress = gone > reclaim.undone * 2;
-	if (used <= group_ram(g)) {
-		g->stuck_ns = 0;
-		return progress ? PROGRESS : NO_PROGRESS;
-	}
 	/* Where programs have nothing left to give, the pool has: one may be stopped. */
-	progress = progress || evict_all_files(g) || swap_compact(pager.space) ||
-		   (has_tier() && group_writeback(g, used - low_mark(g)));
-	check_stuck(g, used);
+	if (used > group_ram(g))
+		progress = progress || evict_all_files(g) || swap_compact(pager.space) ||
+			   (has_tier() && group_writeback(g, used - low_mark(g)));
+	if (is_short(g, used))
+		check_stuck(g, used);
+	else
+		g->stuck_ns = 0;
 	return progress ? PROGRESS : NO_PROGRESS;
 }
 

@@ -74,6 +74,10 @@
 	{                                                                                     \
 		return pfx##_sub_return(1, v);                                                \
 	}                                                                                     \
+	static inline type pfx##_dec_return_release(atype *v)                                 \
+	{                                                                                     \
+		return __atomic_sub_fetch(&v->counter, 1, __ATOMIC_RELEASE);                  \
+	}                                                                                     \
 	static inline type pfx##_fetch_add(type i, atype *v)                                  \
 	{                                                                                     \
 		return __atomic_fetch_add(&v->counter, i, __ATOMIC_SEQ_CST);                  \

@@ -244,10 +244,12 @@ def child_of(pid):
 @case("groups/stopped", timeout=120)
 def stopped(t):
     """One that is stopped in the middle of it all does not hold up the others."""
-    space = Space(t, 2 * t.ram)
+    space = Space(t, 3 * t.ram)
+    # It keeps what it has while it is stopped; that is to be no more than this.
+    space.set("stopped", f"ram={t.ram}")
     for test in ("rw", "munmap"):
         before = space.groups()["/"]["pgsteal"]
-        one = t.spawn(space.argv(None, *t.vmtest(test, 3 * t.ram, "--passes", "3")))
+        one = t.spawn(space.argv("stopped", *t.vmtest(test, 3 * t.ram, "--passes", "3")))
         t.check(wait_until(lambda: space.groups()["/"]["pgsteal"] > before + 2048, 30),
                 "nothing evicted")
         pid = child_of(one.pid)

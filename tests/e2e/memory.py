@@ -71,6 +71,14 @@ for name, (sanitized, bound) in TESTS.items():
                 add(name, factor, tier, sanitized, bound)
 
 
+@case("memory/mapped", timeout=60)
+def mapped(t):
+    """Where nothing else is left, mapped files leave: they are there to be read again."""
+    _, stats = t.paged(t.vmtest("mapped", 4 * t.ram), options=("--no-tier",),
+                       env=dict(os.environ, TMPDIR=t.tmp))
+    t.check(stats["pgsteal_file"] > 0, "no page of the file was dropped")
+
+
 def add_copied(name):
     @case(f"memory/copied/{name}", timeout=60)
     def run(t):

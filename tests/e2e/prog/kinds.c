@@ -2,6 +2,7 @@
 /*
  * Mappings that are not to be paged: locked, shared and file memory.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -99,4 +100,30 @@ void test_shared(void)
 	}
 	if (close(memfd) || close(fd))
 		fail_errno("close");
+}
+
+/* A file that is read much, and then not at all; with it, the rest is more than fits. */
+void test_mapped(void)
+{
+	size_t nr = args.size / 16 / PAGE;
+	FILE *f = tmpfile();
+	unsigned int pass;
+	char *mem;
+
+	if (!f || ftruncate(fileno(f), (off_t)(nr * PAGE)))
+		fail_errno("temporary file");
+	mem = map_fd(fileno(f), nr, MAP_SHARED);
+	range_fill(mem, nr, 0, 0);
+	unmap(mem, nr * PAGE);
+	mem = mmap(NULL, nr * PAGE, PROT_READ, MAP_PRIVATE, fileno(f), 0);
+	if (mem == MAP_FAILED)
+		fail_errno("mmap of a file");
+	pressure_init(args.size - nr * PAGE);
+	for (pass = 0; pass < args.passes; pass++) {
+		range_check(mem, nr, 0, 0);
+		pressure();
+	}
+	range_check(mem, nr, 0, 0);
+	unmap(mem, nr * PAGE);
+	fclose(f);
 }

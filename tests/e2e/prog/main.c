@@ -46,6 +46,7 @@ static const struct {
 	{ "manymaps", test_manymaps },
 	{ "mlock", test_mlock },
 	{ "shared", test_shared },
+	{ "mapped", test_mapped },
 	{ "forkexec", test_forkexec },
 	{ "forkread", test_forkread },
 	{ "forkwrite", test_forkwrite },

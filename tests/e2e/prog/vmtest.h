@@ -91,6 +91,7 @@ void test_churn(void);
 void test_manymaps(void);
 void test_mlock(void);
 void test_shared(void);
+void test_mapped(void);
 void test_forkexec(void);
 void test_forkread(void);
 void test_forkwrite(void);
