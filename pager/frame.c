@@ -98,7 +98,7 @@ static void frame_release(struct swap_folio *folio)
 
 void frames_resize(unsigned int nr)
 {
-	struct swap_folio *folio, *next;
+	struct swap_folio *folio;
 	LIST_HEAD(all);
 
 	if (nr > frames.nr)
@@ -110,7 +110,8 @@ void frames_resize(unsigned int nr)
 		list_splice_init(&frames.retired, &all);
 		list_splice_init(&frames.free, &all);
 		frames.nr_free = 0;
-		list_for_each_entry_safe(folio, next, &all, lru) {
+		while (!list_empty(&all)) {
+			folio = list_first_entry(&all, struct swap_folio, lru);
 			list_del_init(&folio->lru);
 			put_by(frame_of(folio));
 		}

@@ -32,6 +32,7 @@
 #define MS	       1000000ULL
 #define TOUCH_BYTES_MS (3ULL << 20) /* a program touches new memory no faster */
 #define WRITEOUT_BATCH 64
+#define EARLY_MAX      (16ULL << 20)
 #define STUCK_MS       10000
 #define STUCK_FAULTS   256
 #define HUNGRY_MS      50
@@ -115,6 +116,21 @@ static uint64_t low_mark(const struct group *g)
 	uint64_t low = limit == GROUP_NO_LIMIT ? limit : reclaim_low_mark(limit);
 
 	return g == group_root() ? with_goal(low) : low;
+}
+
+/*
+ * From here on growth is to come by faults: early enough that a program which touches
+ * new memory as fast as it can is not far above its limit when the look at it comes late.
+ */
+static uint64_t register_mark(const struct group *g)
+{
+	uint64_t low = low_mark(g), early = group_ram(g) / 8;
+
+	if (low == GROUP_NO_LIMIT)
+		return low;
+	if (early > EARLY_MAX)
+		early = EARLY_MAX;
+	return low > early ? low - early : 0;
 }
 
 static bool has_tier(void)
@@ -313,7 +329,7 @@ static unsigned int evict_round(struct group *top, uint64_t over)
 static bool near_limit(const struct group *g)
 {
 	for (; g->parent; g = g->parent)
-		if (group_used(g) >= low_mark(g))
+		if (group_used(g) >= register_mark(g))
 			return true;
 	return false;
 }
@@ -409,19 +425,19 @@ static void *watch_main(void *unused)
 			next_bury = now + 100 * MS;
 		}
 		for (g = group_root(); g; g = group_next(g)) {
-			uint64_t low = low_mark(g), has = group_used(g);
+			uint64_t mark = register_mark(g), has = group_used(g);
 
-			if (low == GROUP_NO_LIMIT)
+			if (mark == GROUP_NO_LIMIT)
 				continue;
-			if (room > (low > has ? low - has : 0))
-				room = low > has ? low - has : 0;
+			if (room > (mark > has ? mark - has : 0))
+				room = mark > has ? mark - has : 0;
 			if (has > high_mark(g))
 				reclaim_wake();
 		}
 		if (!room && now >= next_weigh)
 			next_weigh = weigh_files(now);
 		if (!room)
-			register_all(used, used >= low_mark(group_root()));
+			register_all(used, used >= register_mark(group_root()));
 		room /= TOUCH_BYTES_MS * 2;
 		sleep_ms(&reclaim.watch, NULL, room < 1 ? 1 : room > 50 ? 50 : room);
 	}
