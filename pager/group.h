@@ -73,8 +73,11 @@ struct group {
 	uint64_t hungry_ns; /* when a fault was last turned away for its limit; atomic */
 	uint64_t stuck_ns;  /* since when it is short and gets nowhere, or 0 */
 	uint64_t stuck_used, stuck_faults; /* how far it was then */
-	bool dry;			   /* its own clients gave nothing in this round */
-	bool stalled;			   /* ... because one of them does not answer */
+	uint64_t full_ns;		   /* since when it is short, for the next two, or 0 */
+	uint64_t full_gone, full_back;	   /* pages taken out since, and of those put back */
+	bool said_full;
+	bool dry;     /* its own clients gave nothing in this round */
+	bool stalled; /* ... because one of them does not answer */
 };
 
 /* The root comes first; before any other call. */

@@ -35,6 +35,7 @@
 #define EARLY_MAX      (16ULL << 20)
 #define STUCK_MS       10000
 #define STUCK_FAULTS   256
+#define FULL_MS	       3000
 #define HUNGRY_MS      50
 #define STUCK_BYTES    (64 << 10) /* less is noise */
 #define STALLED_MS     500
@@ -474,6 +475,50 @@ static bool is_short(const struct group *g, uint64_t used)
 	return used > group_ram(g) || now_ns() < count_read(&g->hungry_ns) + HUNGRY_MS * MS;
 }
 
+/* What there is, and what to add. */
+static void say_full(struct group *g, uint64_t used, bool end)
+{
+	struct client *c = largest(g);
+	char text[400];
+
+	if (!c)
+		return;
+	snprintf(text, sizeof(text),
+		 "%s%s%smemory, all is full: %llu MiB of %s%llu MiB in use and %s (give more %s%s)",
+		 g->parent ? "group " : "", g->parent ? g->name : "",
+		 g->parent ? ": out of " : "out of ", (unsigned long long)(used >> 20),
+		 g->parent ? "ram=" : "--ram ", (unsigned long long)(group_ram(g) >> 20),
+		 end ? "nothing can be put elsewhere: killed" :
+		       "little can be put elsewhere: slowed down",
+		 g->parent ? "ram=" : "--ram",
+		 has_tier() ? ", or a larger --tier" : ", or a --tier");
+	if (end)
+		job_kill(c->job, "%s", text);
+	else
+		job_say(c->job, "%s", text);
+	client_put(c);
+}
+
+/* Most of what went out came back, for no store would have it: the user should know. */
+static void check_full(struct group *g, uint64_t used, unsigned int gone)
+{
+	uint64_t now = now_ns();
+
+	if (!g->full_ns || group_stalled(g)) {
+		g->full_ns = now;
+		g->full_gone = g->full_back = 0;
+	}
+	g->full_gone += gone;
+	g->full_back += reclaim.undone;
+	if (now - g->full_ns < FULL_MS * MS)
+		return;
+	if (!g->said_full && g->full_back * 2 >= g->full_gone) {
+		g->said_full = true;
+		say_full(g, used, false);
+	}
+	g->full_ns = 0;
+}
+
 /*
  * @g is short of memory.  It gets somewhere while what it uses goes down, or faults of
  * its programs are let in, more than now and then.  Where neither is so for long, all
@@ -482,8 +527,6 @@ static bool is_short(const struct group *g, uint64_t used)
 static void check_stuck(struct group *g, uint64_t used)
 {
 	uint64_t faults = count_read(&g->count[GROUP_FAULT]), now = now_ns();
-	char where[GROUP_NAME + 16] = "";
-	struct client *c;
 
 	/* One who is stopped is not to die for what it cannot give. */
 	if (!g->stuck_ns || group_stalled(g) || used + STUCK_BYTES < g->stuck_used ||
@@ -495,19 +538,7 @@ static void check_stuck(struct group *g, uint64_t used)
 	if (now - g->stuck_ns < STUCK_MS * MS)
 		return;
 	g->stuck_ns = 0;
-	c = largest(g);
-	if (!c)
-		return;
-	if (g->parent)
-		snprintf(where, sizeof(where), "group %s: ", g->name);
-	job_kill(
-		c->job,
-		"%sout of memory, all is full: %llu MiB of %s%llu MiB in use and nothing can be put "
-		"elsewhere: killed (give more %s%s)",
-		where, (unsigned long long)(used >> 20), g->parent ? "ram=" : "--ram ",
-		(unsigned long long)(group_ram(g) >> 20), g->parent ? "ram=" : "--ram",
-		has_tier() ? ", or a larger --tier" : ", or a --tier");
-	client_put(c);
+	say_full(g, used, true);
 }
 
 enum progress {
@@ -545,10 +576,12 @@ static enum progress reclaim_round(struct group *g)
 	if (used > group_ram(g))
 		progress = progress || evict_all_files(g) || swap_compact(pager.space) ||
 			   (has_tier() && group_writeback(g, used - low_mark(g)));
-	if (is_short(g, used))
+	if (is_short(g, used)) {
+		check_full(g, used, gone);
 		check_stuck(g, used);
-	else
-		g->stuck_ns = 0;
+	} else {
+		g->stuck_ns = g->full_ns = 0;
+	}
 	return progress ? PROGRESS : NO_PROGRESS;
 }
 
