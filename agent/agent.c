@@ -48,7 +48,6 @@
 #define E_NOENT		2
 
 #define GATE_TIMEOUT_NS 20000000L
-#define CHUNK_PAGES	64 /* moved in one go while the gate is held */
 #define STACK_BYTES	(32 << 10)
 #define EAGAIN_TRIES	64
 

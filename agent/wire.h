@@ -76,6 +76,7 @@ enum agent_result {
 
 #define BATCH_PAGES 512
 #define BATCH_RUNS  512
+#define CHUNK_PAGES 64 /* of a run, moved or dropped in one go while the gate is held */
 
 struct agent_run {
 	uint64_t addr;
@@ -137,7 +138,7 @@ static inline void gate_relax(void)
 #endif
 }
 
-/* Take it if it is free.  For who must not wait, see there. */
+/* Take it if it is free: for who must not wait. */
 static inline bool gate_trylock(uint32_t *gate, enum gate_for what)
 {
 	uint32_t block = what == GATE_TO_READ ? GATE_READER | GATE_HOLDERS : GATE_READER;
@@ -205,7 +206,7 @@ static inline void gate_unlock(uint32_t *gate, enum gate_for what)
 /* By the exclusive holder: turn away a mover, also one that waits already. */
 static inline void gate_cancel(uint32_t *gate)
 {
-	__atomic_or_fetch(gate, GATE_CANCEL, __ATOMIC_SEQ_CST);
+	__atomic_or_fetch(gate, GATE_CANCEL, __ATOMIC_RELEASE);
 	wire_futex(gate, GATE_FUTEX_WAKE, 0x7fffffff, 0);
 }
 

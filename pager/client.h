@@ -21,6 +21,7 @@
 #include <sys/types.h>
 
 #include "../agent/wire.h"
+#include "drop.h"
 #include "frame.h"
 #include "window.h"
 
@@ -32,10 +33,6 @@ struct uffd_msg;
 #define MAX_DOUBTS  256
 #define MAX_STREAMS 8
 #define MAX_COPIES  512
-
-struct range {
-	uint64_t start, end;
-};
 
 /* What one fault server is bringing in: nobody else touches these pages. */
 struct busy {
@@ -120,8 +117,7 @@ struct client {
 	uint64_t next_scan_ns;
 	struct range *copy; /* to be evicted by copying: move was refused */
 	unsigned int nr_copy;
-	uint32_t drop;		 /* number of the agent's drop that events were last seen of */
-	uint64_t drop_seen;	 /* up to where the agent's own REMOVE events came */
+	struct drop drop;	 /* the agent's that events were last seen of */
 	struct range race;	 /* unmapped while being dropped */
 	uint64_t populated;	 /* end of what was last made the program's own again */
 	unsigned int busy_again; /* batches in a row that met it busy still */

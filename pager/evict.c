@@ -388,40 +388,17 @@ static bool awaits_event(struct client *c, uint64_t since_ns)
 	return strstr(where, "userfaultfd");
 }
 
-/* What the agent is dropping.  It goes on as soon as the event was read. */
-struct drop {
-	uint32_t number;
-	uint64_t start, end;
-};
-
-/*
- * The agent's own REMOVE events come one for each mapping its MADV_DONTNEED reaches
- * over, in ascending order.  Of two equal ones, one its own and one the program's, it
- * does not matter which is taken for which: the other one then drops what the batch
- * took.
- */
-static bool own_drop(struct client *c, const struct drop *d, const struct uffd_msg *msg)
-{
-	if (c->drop != d->number)
-		c->drop_seen = d->start;
-	c->drop = d->number;
-	if (msg->event != UFFD_EVENT_REMOVE || msg->arg.remove.start < c->drop_seen ||
-	    msg->arg.remove.end > d->end)
-		return false;
-	c->drop_seen = msg->arg.remove.end;
-	return true;
-}
-
 /* Something else that came before it: whoever waited for that goes on, and may be quick. */
-static void put_by(struct client *c, const struct drop *d, const struct uffd_msg *msg)
+static void put_by(struct client *c, const struct uffd_msg *msg)
 {
+	const struct range *drop = &c->drop.range;
 	struct range r = { 0, 0 };
 
 	if (msg->event == UFFD_EVENT_UNMAP)
 		r = (struct range){ msg->arg.remove.start, msg->arg.remove.end };
 	else if (msg->event == UFFD_EVENT_REMAP)
 		r = (struct range){ msg->arg.remap.from, msg->arg.remap.from + msg->arg.remap.len };
-	if (r.start < d->end && r.end > d->start)
+	if (r.start < drop->end && r.end > drop->start)
 		c->race = r;
 	if (msg->event != UFFD_EVENT_PAGEFAULT)
 		gate_cancel(c->gate);
@@ -429,23 +406,48 @@ static void put_by(struct client *c, const struct drop *d, const struct uffd_msg
 	servers_wake();
 }
 
+/* A REMOVE event is the agent's own, or put by with those that turned out not to be. */
+static void sort_out(struct client *c, const struct uffd_msg *msg)
+{
+	struct range event = { msg->arg.remove.start, msg->arg.remove.end };
+	struct range others[DROP_EVENTS];
+	unsigned int nr;
+	bool own = drop_is_own(&c->drop, event, others, &nr);
+
+	for (unsigned int i = 0; i < nr; i++) {
+		struct uffd_msg other = *msg;
+
+		other.arg.remove.start = others[i].start;
+		other.arg.remove.end = others[i].end;
+		put_by(c, &other);
+	}
+	if (!own)
+		put_by(c, msg);
+}
+
 /* Let the agent go on that holds the gate and waits for its own event to be read. */
 static void read_own_drop(struct client *c)
 {
 	struct agent_shared *sh = c->shared;
 	struct uffd_msg msg;
-	struct drop d;
+	uint32_t number;
 
 	/* Ours too: it may have got on by itself, and let it go to a server. */
 	if (!gate_trylock(c->gate, GATE_TO_COPY))
 		return;
-	d.number = __atomic_load_n(&sh->dropping, __ATOMIC_ACQUIRE);
-	d.start = __atomic_load_n(&sh->drop_start, __ATOMIC_RELAXED);
-	d.end = __atomic_load_n(&sh->drop_end, __ATOMIC_RELAXED);
+	/* Before the event is read: after, the agent goes on. */
+	number = __atomic_load_n(&sh->dropping, __ATOMIC_ACQUIRE);
+	if (number)
+		drop_begin(&c->drop, number,
+			   (struct range){ __atomic_load_n(&sh->drop_start, __ATOMIC_RELAXED),
+					   __atomic_load_n(&sh->drop_end, __ATOMIC_RELAXED) });
 	/* All of its own seen: it is about to wake up, and the next is not its. */
-	if (d.number && !(c->drop == d.number && c->drop_seen >= d.end) &&
-	    read(c->uffd, &msg, sizeof(msg)) == sizeof(msg) && !own_drop(c, &d, &msg))
-		put_by(c, &d, &msg);
+	if (number && !drop_seen(&c->drop) && read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
+		if (msg.event == UFFD_EVENT_REMOVE)
+			sort_out(c, &msg);
+		else
+			put_by(c, &msg);
+	}
 	client_ungate(c, GATE_TO_COPY);
 }
 

@@ -32,11 +32,11 @@
 #define MS	       1000000ULL
 #define TOUCH_BYTES_MS (3ULL << 20) /* a program touches new memory no faster */
 #define WRITEOUT_BATCH 64
-#define EARLY_MAX      (16ULL << 20)
+#define EARLY_MAX      (16ULL << 20) /* see register_mark() */
 #define STUCK_MS       10000
-#define STUCK_FAULTS   256
-#define FULL_MS	       3000
-#define HUNGRY_MS      50
+#define STUCK_FAULTS   256	  /* so few let in meanwhile are none */
+#define FULL_MS	       3000	  /* looked at for that long before the user is told */
+#define HUNGRY_MS      50	  /* a fault that waits is looked at far more often */
 #define STUCK_BYTES    (64 << 10) /* less is noise */
 #define STALLED_MS     500
 
@@ -560,7 +560,7 @@ static enum progress reclaim_round(struct group *g)
 	bool progress;
 
 	if (used <= low_mark(g) || (used <= high_mark(g) && !g->stuck_ns)) {
-		g->stuck_ns = 0;
+		g->stuck_ns = g->full_ns = 0;
 		return NOTHING_TO_DO;
 	}
 	reclaim.undone = 0;

@@ -49,9 +49,9 @@ def add(name, factor, tier, sanitized, bound):
           ASAN if sanitized and factor == 2 and not tier else ())
     def run(t):
         size = t.size(factor)
-        # With one pass, threads is over before a slow vswap has looked.
         if name == "malloc" and tier:
             size *= 2  # half of it is free at any time
+        # With one pass, threads is over before a slow vswap has looked.
         argv = t.vmtest(name, size, *(["--hard"] if tier else []),
                         *(["--passes", "4" if name == "threads" else "1"] if t.sanitized else []))
         ran, stats = t.paged(argv, options=() if tier else ("--no-tier",), bound=bound)

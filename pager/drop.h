@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Whose REMOVE event is it?
+ *
+ * A copying agent drops pages by MADV_DONTNEED, and waits until the events of that
+ * were read.  They come one for each mapping the range reaches over, in ascending
+ * order, each from where the last one ended, and as long as range and mapping allow.
+ * A MADV_DONTNEED of the program's in the same place looks alike, and may be read
+ * first.  Taking the agent's event for the program's loses pages, so they are told
+ * apart by what holds for both: of two with the same start the longer one is the
+ * agent's, for the kernel cuts both at the same mappings.  Of two equal ones it does
+ * not matter which is taken for which.
+ */
+#ifndef PAGER_DROP_H
+#define PAGER_DROP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../agent/wire.h"
+
+#define DROP_EVENTS CHUNK_PAGES /* a mapping has a page at least */
+
+struct range {
+	uint64_t start, end;
+};
+
+struct drop {
+	uint32_t number; /* of the agent's drop; 0 never is */
+	struct range range;
+	struct range own[DROP_EVENTS]; /* events taken for the agent's so far */
+	unsigned int nr;
+};
+
+/* It is about drop @number, of @range, from now on, if it was about another. */
+void drop_begin(struct drop *d, uint32_t number, struct range range);
+/* Were all of the agent's events seen? */
+bool drop_seen(const struct drop *d);
+/*
+ * REMOVE of [start, end) was read.  True: it is taken for the agent's.  Those that
+ * were before, and turn out to be the program's, go to @others, up to DROP_EVENTS of
+ * them, *@nr_others in number.
+ */
+bool drop_is_own(struct drop *d, struct range event, struct range *others, unsigned int *nr_others);
+
+#endif

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Telling the agent's REMOVE events from the program's.  Taking one of the agent's
+ * for the program's would lose pages: the old rule, any event within the range,
+ * did so where the program's was shorter and came first.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "../../pager/drop.h"
+
+static struct range others[DROP_EVENTS];
+static unsigned int nr_others;
+
+static bool is_own(struct drop *d, uint64_t start, uint64_t end)
+{
+	return drop_is_own(d, (struct range){ start, end }, others, &nr_others);
+}
+
+static void test_plain(void **state)
+{
+	struct drop d = { 0 };
+
+	(void)state;
+	drop_begin(&d, 1, (struct range){ 10, 20 });
+	assert_false(drop_seen(&d));
+	/* Not within, or not from where the next must be. */
+	assert_false(is_own(&d, 10, 21));
+	assert_false(is_own(&d, 9, 20));
+	assert_false(is_own(&d, 12, 20));
+	assert_true(is_own(&d, 10, 20));
+	assert_true(drop_seen(&d));
+	assert_int_equal(nr_others, 0);
+	/* The same one goes on, the next begins anew. */
+	drop_begin(&d, 1, (struct range){ 10, 20 });
+	assert_true(drop_seen(&d));
+	drop_begin(&d, 2, (struct range){ 10, 20 });
+	assert_false(drop_seen(&d));
+	assert_true(is_own(&d, 10, 20));
+}
+
+static void test_shorter_first(void **state)
+{
+	struct drop d = { 0 };
+
+	(void)state;
+	drop_begin(&d, 1, (struct range){ 10, 20 });
+	assert_true(is_own(&d, 10, 11));
+	assert_true(is_own(&d, 11, 12));
+	assert_false(drop_seen(&d));
+	assert_true(is_own(&d, 10, 20));
+	assert_true(drop_seen(&d));
+	assert_int_equal(nr_others, 2);
+	assert_int_equal(others[0].start, 10);
+	assert_int_equal(others[0].end, 11);
+	assert_int_equal(others[1].start, 11);
+	assert_int_equal(others[1].end, 12);
+	/* One more, shorter or equal, is not. */
+	assert_false(is_own(&d, 10, 11));
+	assert_false(is_own(&d, 10, 20));
+	assert_int_equal(nr_others, 0);
+}
+
+/* Any mappings, any events of the program's between: the agent's are found, and no other. */
+static void test_random(void **state)
+{
+	(void)state;
+	srandom(20);
+	for (unsigned int round = 0; round < 20000; round++) {
+		struct range range = { 100, 100 + 1 + random() % 63 }, own[DROP_EVENTS];
+		unsigned int nr_own = 0, at = 0, program = 0, foreign = 0;
+		uint64_t border[128] = { 0 };
+		struct drop d = { 0 };
+
+		drop_begin(&d, 1, range);
+		/* Where a mapping ends: the end of each page's. */
+		for (uint64_t p = 128, end = 0; p--;) {
+			if (!end || random() % 6 == 0)
+				end = p + 1;
+			border[p] = 90 + end;
+		}
+		for (uint64_t a = range.start; a < range.end; a = own[nr_own++].end) {
+			uint64_t end = border[a - 90];
+
+			own[nr_own] = (struct range){ a, end < range.end ? end : range.end };
+		}
+		while (at < nr_own) {
+			struct range event = own[at];
+
+			if (random() % 3) {
+				uint64_t most;
+
+				event.start = 95 + random() % 70;
+				/* Often where it can be mistaken. */
+				if (random() % 2)
+					event.start = own[at].start;
+				most = border[event.start - 90];
+				event.end = event.start + 1 + random() % 64;
+				if (event.end > most)
+					event.end = most;
+				program++;
+			} else {
+				at++;
+			}
+			foreign += !drop_is_own(&d, event, others, &nr_others);
+			foreign += nr_others;
+		}
+		assert_int_equal(d.nr, nr_own);
+		assert_memory_equal(d.own, own, nr_own * sizeof(*own));
+		assert_true(drop_seen(&d));
+		assert_int_equal(foreign, program);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_plain),
+		cmocka_unit_test(test_shorter_first),
+		cmocka_unit_test(test_random),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
