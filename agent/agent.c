@@ -30,6 +30,7 @@
 #include <time.h>
 
 #include "sys.h"
+#include "throttle.h"
 #include "uffd.h"
 #include "wire.h"
 
@@ -660,8 +661,6 @@ static void *map(size_t bytes, int prot, int flags, int fd)
  * vfork() must not.  What libc starts by itself, in system() and popen(), is not
  * seen here: their command line is made to say it.
  */
-#define EXPORT __attribute__((visibility("default")))
-
 extern void *dlsym(void *, const char *) __attribute__((weak));
 extern char **environ __attribute__((weak));
 
@@ -1013,16 +1012,18 @@ static long set_up(struct wire_msg *ready)
 	agent.staging_pages = msg.staging_pages;
 	staging = agent.staging_pages * WIRE_PAGE;
 
-	/* guard | staging | guard | stack: no neighbour may merge with any of it */
-	area_bytes = staging + STACK_BYTES + 3 * guard;
+	/* guard | staging | guard | stack | a page | guard: no neighbour may merge with any of it */
+	area_bytes = staging + STACK_BYTES + WIRE_PAGE + 3 * guard;
 	area = map(area_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
 	if (!area)
 		return -1;
 	agent.staging = area + guard;
 	stack = agent.staging + staging + guard;
 	if (sys3(SYS_mprotect, agent.staging, staging, PROT_READ | PROT_WRITE) ||
-	    sys3(SYS_mprotect, stack, STACK_BYTES, PROT_READ | PROT_WRITE))
+	    sys3(SYS_mprotect, stack, STACK_BYTES + WIRE_PAGE, PROT_READ | PROT_WRITE) ||
+	    sys3(SYS_madvise, stack + STACK_BYTES, WIRE_PAGE, MADV_WIPEONFORK))
 		return -1;
+	throttle_set_up(stack + STACK_BYTES, &agent.shared->over);
 	/* Not there in a child: it has no agent.  No huge pages: moves are by page. */
 	sys3(SYS_madvise, agent.staging, staging, MADV_NOHUGEPAGE);
 	if (sys3(SYS_madvise, agent.staging, staging, MADV_DONTFORK) ||

@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_MAGIC     0x70617773760001ULL /* the last digits are the version */
+#define WIRE_MAGIC     0x70617773760002ULL /* the last digits are the version */
 #define WIRE_ENV       "VSWAP_SPACE"	   /* abstract socket name, without its NUL */
 #define WIRE_PAGE      4096UL
 #define WIRE_ETIMEDOUT 110
@@ -93,7 +93,8 @@ struct agent_shared {
 	 */
 	uint64_t drop_start, drop_end;
 	uint32_t dropping; /* its number, 0: none */
-	uint32_t unused;
+	/* 1: the program is above its limit.  A futex: mmap() waits on it. */
+	uint32_t over;
 	uint32_t op; /* enum agent_op */
 	uint32_t nr_runs;
 	struct agent_run run[BATCH_RUNS];

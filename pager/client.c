@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "../agent/uffd.h"
+#include "budget.h"
 #include "job.h"
 #include "state.h"
 
@@ -21,6 +22,8 @@
 #define GATE_TIMEOUT_NS 20000000L
 #define GATE_PARKED_NS	100000L
 #define PARKED_NS	20000000ULL
+#define GROWTH_BYTES	(512 << 10) /* the kernel counts what is resident to within some of that */
+#define LOOK_NS		20000000ULL
 
 static struct {
 	pthread_mutex_t lock;
@@ -305,6 +308,27 @@ int client_resident(struct client *c, uint64_t *anon, uint64_t *file)
 	foreign = __atomic_load_n(&c->foreign, __ATOMIC_RELAXED);
 	*file -= foreign < *file ? foreign : *file;
 	return 0;
+}
+
+void client_charge(struct client *c, int64_t bytes)
+{
+	__atomic_add_fetch(&c->charged, bytes, __ATOMIC_RELAXED);
+	budget_charge(c->job->group, bytes);
+}
+
+bool client_has_grown(struct client *c, uint64_t now)
+{
+	uint64_t anon, file;
+	int64_t unseen;
+
+	if (client_resident(c, &anon, &file))
+		return false;
+	unseen = (int64_t)anon - __atomic_load_n(&c->charged, __ATOMIC_RELAXED);
+	if (client_registered(c) && unseen < c->unseen + GROWTH_BYTES && now < c->next_look_ns)
+		return false;
+	c->unseen = unseen;
+	c->next_look_ns = now + LOOK_NS;
+	return true;
 }
 
 /* The value in bytes of a line "@name:   N kB" of a file of /proc; 0 without one. */

@@ -111,11 +111,13 @@ struct client {
 	struct uffd_msg *stash;		/* read beside what was looked for; gate held */
 	unsigned int nr_stash, max_stash;
 
-	uint64_t hand;	     /* of the clock: where the next scan begins */
-	uint64_t files_hand; /* the same for mapped files */
-	uint64_t files_ns;   /* when the last round over those ended */
-	uint64_t next_scan_ns;
-	struct range *copy; /* to be evicted by copying: move was refused */
+	uint64_t hand;	       /* of the clock: where the next scan begins */
+	uint64_t files_hand;   /* the same for mapped files */
+	uint64_t files_ns;     /* when the last round over those ended */
+	int64_t charged;       /* atomic; anonymous bytes by client_charge() */
+	int64_t unseen;	       /* resident beyond those when last looked for growth */
+	uint64_t next_look_ns; /* to look for growth all the same */
+	struct range *copy;    /* to be evicted by copying: move was refused */
 	unsigned int nr_copy;
 	struct drop drop;	 /* the agent's that events were last seen of */
 	struct range race;	 /* unmapped while being dropped */
@@ -176,6 +178,13 @@ void client_ungate(struct client *c, enum gate_for what);
  * memory without what client_weigh_files() found to be others'.  0 or -errno.
  */
 int client_resident(struct client *c, uint64_t *anon, uint64_t *file);
+/* Anonymous pages came into it by us, or left it. */
+void client_charge(struct client *c, int64_t bytes);
+/*
+ * Has it grown otherwise than by us since the last look that said so?  Then there
+ * is memory to be registered.  One thread asks.
+ */
+bool client_has_grown(struct client *c, uint64_t now);
 /*
  * Find its proportional share of mapped files.  Walks the page tables: a
  * millisecond for each some ten MiB mapped.

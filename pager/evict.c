@@ -605,7 +605,7 @@ static unsigned int settle_batch(struct client *c, bool alive)
 	count_add(&pager.count.pgsteal, gone);
 	count_add(c->batch_copies ? &pager.count.evict_copy : &pager.count.evict_move, gone);
 	group_count(c->job->group, GROUP_PGSTEAL, gone);
-	budget_charge(c->job->group, -(int64_t)gone * (int64_t)PAGE_SIZE_);
+	client_charge(c, -(int64_t)gone * (int64_t)PAGE_SIZE_);
 	return gone;
 }
 
@@ -725,7 +725,7 @@ bool evict_undo(struct frame *frame)
 	client_ungate(c, GATE_TO_COPY);
 	if (back) {
 		swap_free_range(pager.space, folio->entry, 1);
-		budget_charge(c->job->group, PAGE_SIZE_);
+		client_charge(c, PAGE_SIZE_);
 	}
 	client_put(c);
 	return back;

@@ -627,7 +627,7 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 		/* The page is there: what we have for it is of the past. */
 		n = 1, wake_page(c, addr);
 	else if (n > 0)
-		budget_charge(c->job->group, n * (int64_t)PAGE_SIZE_);
+		client_charge(c, n * (int64_t)PAGE_SIZE_);
 	pthread_mutex_lock(&c->state);
 	settle(sv, c, &plan, n > 0 ? n : 0, heat);
 	pthread_mutex_unlock(&c->state);
@@ -678,7 +678,7 @@ static enum outcome serve_protected(struct fault *f)
 			wake_page(c, f->addr);
 	} else {
 		/* It may have been the zero page, and takes memory from now on. */
-		budget_charge(c->job->group, PAGE_SIZE_);
+		client_charge(c, PAGE_SIZE_);
 	}
 	pthread_mutex_unlock(&c->state);
 	client_ungate(c, GATE_TO_COPY);

@@ -17,7 +17,8 @@ struct mapping {
 
 /*
  * Call @each for every mapping of the process whose /proc/PID/maps is @fd, in
- * ascending order, until it returns false.  Several threads may use one @fd.
+ * ascending order, until it returns false.  Several threads may use one @fd, and
+ * do not wait for each other: it is opened anew.
  * Returns 0 or -errno; what was called for before that is good.
  */
 int mappings_walk(int fd, bool (*each)(void *arg, const struct mapping *m), void *arg);

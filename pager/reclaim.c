@@ -14,6 +14,8 @@
  * is, and whoever is to give is found by share (group_victim()).
  */
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -335,10 +337,8 @@ static bool near_limit(const struct group *g)
 	return false;
 }
 
-/* Has the program grown otherwise than by our faults?  Then there is more to register. */
-static void register_all(uint64_t used, bool all)
+static void register_all(bool all)
 {
-	static uint64_t last;
 	struct client *list[MAX_CLIENTS];
 	unsigned int n = clients_get(list, MAX_CLIENTS);
 	uint64_t now = now_ns();
@@ -347,13 +347,33 @@ static void register_all(uint64_t used, bool all)
 		struct client *c = list[i];
 
 		if (c->sock >= 0 && !client_is_dead(c) && (all || near_limit(c->job->group)) &&
-		    (!client_registered(c) || used > last + (1 << 20) || now >= c->next_scan_ns)) {
+		    client_has_grown(c, now))
 			client_register(c);
-			c->next_scan_ns = now_ns() + 20 * MS;
+		client_put(c);
+	}
+}
+
+/*
+ * Tell the agents whose programs are above a limit: faults wait for room anyway,
+ * and what grows without them waits as it maps more.
+ */
+static void throttle(void)
+{
+	struct client *list[MAX_CLIENTS];
+	unsigned int n = clients_get(list, MAX_CLIENTS);
+
+	for (unsigned int i = 0; i < n; i++) {
+		struct client *c = list[i];
+
+		if (c->shared) {
+			uint32_t over = group_spent(c->job->group);
+
+			if (over != __atomic_exchange_n(&c->shared->over, over, __ATOMIC_RELAXED) &&
+			    !over)
+				wire_futex(&c->shared->over, FUTEX_WAKE, INT_MAX, 0);
 		}
 		client_put(c);
 	}
-	last = used;
 }
 
 /* Forked children have no process id we know: ask whether they are still there. */
@@ -438,7 +458,8 @@ static void *watch_main(void *unused)
 		if (!room && now >= next_weigh)
 			next_weigh = weigh_files(now);
 		if (!room)
-			register_all(used, used >= register_mark(group_root()));
+			register_all(used >= register_mark(group_root()));
+		throttle();
 		room /= TOUCH_BYTES_MS * 2;
 		sleep_ms(&reclaim.watch, NULL, room < 1 ? 1 : room > 50 ? 50 : room);
 	}
@@ -603,6 +624,7 @@ static void *reclaim_main(void *unused)
 			if (group_ram(g) != GROUP_NO_LIMIT)
 				most = better(most, reclaim_round(g));
 		most = better(most, reclaim_round(group_root()));
+		throttle();
 		if (most == NOTHING_TO_DO)
 			sleep_ms(&reclaim.wake, &reclaim.woken, 50);
 		else if (most == NO_PROGRESS)
