@@ -32,7 +32,9 @@
 #include "state.h"
 
 #define MS	       1000000ULL
-#define TOUCH_BYTES_MS (3ULL << 20) /* a program touches new memory no faster */
+#define TOUCH_BYTES_MS (3ULL << 20) /* a thread touches new memory no faster */
+#define REGISTER_MS    16	    /* may take so long, see register_mark() */
+#define RATE_FADES     8
 #define WRITEOUT_BATCH 64
 #define EARLY_MAX      (16ULL << 20) /* see register_mark() */
 #define STUCK_MS       10000
@@ -47,6 +49,10 @@ static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t wake, write, watch;
 	bool woken, write_woken;
+	bool watching;	  /* the watcher is up */
+	uint64_t rate;	  /* bytes used grow by in a millisecond, fading; the watcher's */
+	uint64_t rate_ns; /* when last looked at */
+	uint64_t rate_used;
 	unsigned int undone; /* pages put back since the round began: no progress */
 	uint64_t goal;	     /* atomic; 0: none */
 	uint64_t pool_limit; /* atomic */
@@ -124,6 +130,10 @@ static uint64_t low_mark(const struct group *g)
 /*
  * From here on growth is to come by faults: early enough that a program which touches
  * new memory as fast as it can is not far above its limit when the look at it comes late.
+ *
+ * To register a mapping is to wait until no fault is under way in it.  A thread that lost
+ * its CPU in the midst of one has us wait for its next turn, a few milliseconds for each
+ * mapping, while others go on touching theirs: so who grows fast is registered earlier.
  */
 static uint64_t register_mark(const struct group *g)
 {
@@ -133,7 +143,22 @@ static uint64_t register_mark(const struct group *g)
 		return low;
 	if (early > EARLY_MAX)
 		early = EARLY_MAX;
+	if (early < reclaim.rate * REGISTER_MS)
+		early = reclaim.rate * REGISTER_MS;
 	return low > early ? low - early : 0;
+}
+
+static void measure_growth(uint64_t used, uint64_t now)
+{
+	uint64_t grown = used > reclaim.rate_used ? used - reclaim.rate_used : 0;
+	uint64_t rate = grown * MS / (now - reclaim.rate_ns + 1);
+
+	/* It does not grow while faults wait for room: not for that to be forgotten at once. */
+	reclaim.rate -= reclaim.rate / RATE_FADES;
+	if (reclaim.rate < rate)
+		reclaim.rate = rate;
+	reclaim.rate_ns = now;
+	reclaim.rate_used = used;
 }
 
 static bool has_tier(void)
@@ -435,10 +460,18 @@ static void *watch_main(void *unused)
 	/* Late here means memory above the limit. */
 	if (sched_setscheduler(0, SCHED_FIFO, &realtime))
 		setpriority(PRIO_PROCESS, syscall(SYS_gettid), -10);
+	pthread_mutex_lock(&reclaim.lock);
+	reclaim.watching = true;
+	pthread_cond_broadcast(&reclaim.watch);
+	pthread_mutex_unlock(&reclaim.lock);
+	/* Nothing is known of a program that has just begun. */
+	reclaim.rate = TOUCH_BYTES_MS;
 	while (!pager_stopping()) {
 		uint64_t used = budget_sample();
 		uint64_t now = now_ns(), room = ~0ULL;
 		struct group *g;
+
+		measure_growth(used, now);
 
 		if (now >= next_bury) {
 			bury_children();
@@ -674,8 +707,13 @@ int reclaim_start(void)
 
 	reclaim_limits_changed();
 	ret = pthread_create(&reclaim.watcher, NULL, watch_main, NULL);
-	if (!ret)
+	if (!ret) {
+		pthread_mutex_lock(&reclaim.lock);
+		while (!reclaim.watching)
+			pthread_cond_wait(&reclaim.watch, &reclaim.lock);
+		pthread_mutex_unlock(&reclaim.lock);
 		ret = pthread_create(&reclaim.thread, NULL, reclaim_main, NULL);
+	}
 	if (!ret)
 		ret = pthread_create(&reclaim.writer, NULL, writer_main, NULL);
 	return -ret;

@@ -403,7 +403,7 @@ static int run_joined(const struct pager_opts *opts, int sigfd)
 /* A program in a space of its own, kept by this process. */
 static int run_own(const struct pager_opts *opts, int sigfd)
 {
-	int status = 0, failed = 0, ret;
+	int status = 0, ret;
 
 	if (space_open(opts))
 		return EXIT_VSWAP;
@@ -421,22 +421,23 @@ static int run_own(const struct pager_opts *opts, int sigfd)
 	pager.program = opts->argv[0];
 	__atomic_store_n(&run.job->pid, run.pid, __ATOMIC_RELAXED);
 	drop_inherited_files();
-	ret = await_agent(opts, sigfd, &status);
+	/* Before the program begins: what it takes with a head start has no limit. */
+	if (space_start()) {
+		kill(run.pid, SIGKILL);
+		waitpid(run.pid, &status, 0);
+		ret = -1;
+	} else {
+		ret = await_agent(opts, sigfd, &status);
+	}
+	if (!ret) {
+		/* Not being able to is not worth stopping for. */
+		space_listen();
+		status = follow(sigfd);
+	}
+	space_stop();
 	if (ret < 0)
 		return EXIT_VSWAP;
-	if (!ret) {
-		failed = space_start();
-		if (failed) {
-			kill(run.pid, SIGKILL);
-			waitpid(run.pid, &status, 0);
-		} else {
-			/* Not being able to is not worth stopping for. */
-			space_listen();
-			status = follow(sigfd);
-		}
-		space_stop();
-	}
-	ret = failed ? EXIT_VSWAP : exit_status(status);
+	ret = exit_status(status);
 	print_reports(opts, ret);
 	return ret;
 }
