@@ -658,7 +658,7 @@ static void *map(size_t bytes, int prot, int flags, int fd)
  * along: our two variables are put into the environment that is passed on, and
  * taken out again by the agent over there.  These wrappers stand before libc's
  * functions of the same name; those are looked up once, at start, for a child of
- * vfork() must not.  What libc starts by itself, in system() and popen(), is not
+ * vfork() must not; other objects' constructors may come before ours.  What libc starts by itself, in system() and popen(), is not
  * seen here: their command line is made to say it.
  */
 extern void *dlsym(void *, const char *) __attribute__((weak));
@@ -686,7 +686,7 @@ static void heir_resolve(void)
 {
 	void *next = (void *)-1L; /* RTLD_NEXT */
 
-	if (!dlsym)
+	if (heir.execve || !dlsym)
 		return;
 	heir.execve = (exec_fn *)dlsym(next, "execve");
 	heir.execvpe = (exec_fn *)dlsym(next, "execvpe");
@@ -752,11 +752,13 @@ static char **heir_env(char *const env[], char **to, char *preload)
 
 EXPORT int execve(const char *path, char *const argv[], char *const env[])
 {
+	heir_resolve();
 	return heir.execve(path, argv, HEIR_ENV(env));
 }
 
 EXPORT int execvpe(const char *file, char *const argv[], char *const env[])
 {
+	heir_resolve();
 	return heir.execvpe(file, argv, HEIR_ENV(env));
 }
 
@@ -772,23 +774,27 @@ EXPORT int execvp(const char *file, char *const argv[])
 
 EXPORT int fexecve(int fd, char *const argv[], char *const env[])
 {
+	heir_resolve();
 	return heir.fexecve(fd, argv, HEIR_ENV(env));
 }
 
 EXPORT int execveat(int dir, const char *path, char *const argv[], char *const env[], int flags)
 {
+	heir_resolve();
 	return heir.execveat(dir, path, argv, HEIR_ENV(env), flags);
 }
 
 EXPORT int posix_spawn(int *pid, const char *path, const void *actions, const void *attr,
 		       char *const argv[], char *const env[])
 {
+	heir_resolve();
 	return heir.spawn(pid, path, actions, attr, argv, HEIR_ENV(env));
 }
 
 EXPORT int posix_spawnp(int *pid, const char *file, const void *actions, const void *attr,
 			char *const argv[], char *const env[])
 {
+	heir_resolve();
 	return heir.spawnp(pid, file, actions, attr, argv, HEIR_ENV(env));
 }
 
@@ -831,8 +837,10 @@ EXPORT int system(const char *command)
 {
 	size_t bytes = 0;
 	char *text = heir_command(command, &bytes);
-	int ret = heir.system(text ? text : command);
+	int ret;
 
+	heir_resolve();
+	ret = heir.system(text ? text : command);
 	if (text)
 		sys2(SYS_munmap, text, bytes);
 	return ret;
@@ -842,8 +850,10 @@ EXPORT void *popen(const char *command, const char *mode)
 {
 	size_t bytes = 0;
 	char *text = heir_command(command, &bytes);
-	void *ret = heir.popen(text ? text : command, mode);
+	void *ret;
 
+	heir_resolve();
+	ret = heir.popen(text ? text : command, mode);
 	if (text)
 		sys2(SYS_munmap, text, bytes);
 	return ret;
@@ -1023,7 +1033,7 @@ static long set_up(struct wire_msg *ready)
 	    sys3(SYS_mprotect, stack, STACK_BYTES + WIRE_PAGE, PROT_READ | PROT_WRITE) ||
 	    sys3(SYS_madvise, stack + STACK_BYTES, WIRE_PAGE, MADV_WIPEONFORK))
 		return -1;
-	throttle_set_up(stack + STACK_BYTES, &agent.shared->over);
+	throttle_set_up(stack + STACK_BYTES, agent.shared);
 	/* Not there in a child: it has no agent.  No huge pages: moves are by page. */
 	sys3(SYS_madvise, agent.staging, staging, MADV_NOHUGEPAGE);
 	if (sys3(SYS_madvise, agent.staging, staging, MADV_DONTFORK) ||
@@ -1055,9 +1065,9 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
 
 	(void)argc;
 	(void)argv;
+	heir_resolve();
 	if (!clean_env(envp))
 		return;
-	heir_resolve();
 	sock = connect_to(heir.space + length(WIRE_ENV "="));
 	if (sock < 0)
 		die("vswap: agent: supervisor cannot be reached (killed before main)\n");

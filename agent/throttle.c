@@ -6,7 +6,8 @@
  * later; whoever maps small pieces and fills each at once would never wait for room.
  * So mmap() of private memory waits while the program is above its limit, as a
  * write to a file waits while too much is dirty: not for ever, for there may be
- * nothing to be had.
+ * nothing to be had.  Near a limit a new thread waits for one such look: a stack
+ * is mapped by libc itself, and sixteen of them grow as fast as memory can.
  */
 /* Both names of it are defined here, not one in place of the other. */
 #undef _FILE_OFFSET_BITS
@@ -14,33 +15,55 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "sys.h"
 #include "wire.h"
 
 #define SLICE_NS 20000000L
 #define SLICES	 10
+#define LOOK_NS	 500000L
+#define LOOKS	 10
 
 /* In a page that a forked child finds empty: it has no control block. */
-static uint32_t **over_word;
+static struct agent_shared **shared;
 
 extern int *__errno_location(void) __attribute__((weak));
 
-void throttle_set_up(void *wiped_on_fork, uint32_t *over)
+extern void *dlsym(void *, const char *) __attribute__((weak));
+
+typedef int create_fn(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+void throttle_set_up(void *wiped_on_fork, struct agent_shared *control)
 {
-	over_word = wiped_on_fork;
-	*over_word = over;
+	shared = wiped_on_fork;
+	*shared = control;
 }
 
 static void wait_for_room(void)
 {
-	uint32_t *over = over_word ? *over_word : NULL;
+	struct agent_shared *sh = shared ? *shared : NULL;
 
-	if (!over)
-		return;
-	for (int i = 0; i < SLICES && __atomic_load_n(over, __ATOMIC_RELAXED); i++)
-		wire_futex(over, FUTEX_WAIT, 1, SLICE_NS);
+	for (int i = 0; sh && i < SLICES && __atomic_load_n(&sh->over, __ATOMIC_RELAXED); i++)
+		wire_futex(&sh->over, FUTEX_WAIT, 1, SLICE_NS);
+}
+
+static void wait_for_look(void)
+{
+	struct agent_shared *sh = shared ? *shared : NULL;
+	uint32_t before = sh ? __atomic_load_n(&sh->looks, __ATOMIC_RELAXED) : 0;
+	struct timespec pause = { 0, LOOK_NS };
+
+	/* Counted at its end; the one that is under way may have passed the place. */
+	for (int i = 0; before && i < LOOKS; i++) {
+		uint32_t now = __atomic_load_n(&sh->looks, __ATOMIC_RELAXED);
+
+		if (!now || now - before > 1)
+			break;
+		sys2(SYS_nanosleep, &pause, NULL);
+	}
 }
 
 EXPORT void *mmap(void *addr, size_t bytes, int prot, int flags, int fd, off_t offset)
@@ -60,3 +83,15 @@ EXPORT void *mmap(void *addr, size_t bytes, int prot, int flags, int fd, off_t o
 
 EXPORT void *mmap64(void *addr, size_t bytes, int prot, int flags, int fd, off_t offset)
 	__attribute__((alias("mmap")));
+
+EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
+			  void *arg)
+{
+	static create_fn *create;
+
+	if (!create)
+		create = (create_fn *)dlsym((void *)-1L /* RTLD_NEXT */, "pthread_create");
+	wait_for_room();
+	wait_for_look();
+	return create(thread, attr, fn, arg);
+}

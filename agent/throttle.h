@@ -2,15 +2,15 @@
 #ifndef AGENT_THROTTLE_H
 #define AGENT_THROTTLE_H
 
-#include <stdint.h>
-
 /* What the program is to find instead of libc's. */
 #define EXPORT __attribute__((visibility("default")))
 
+struct agent_shared;
+
 /*
- * From now on mmap() waits while *@over is 1.  @wiped_on_fork is a page that is
- * ours, with MADV_WIPEONFORK.
+ * From now on what makes the program grow waits for the pager when @control says so.
+ * @wiped_on_fork is a page that is ours, with MADV_WIPEONFORK.
  */
-void throttle_set_up(void *wiped_on_fork, uint32_t *over);
+void throttle_set_up(void *wiped_on_fork, struct agent_shared *control);
 
 #endif

@@ -21,6 +21,8 @@
 #include "mapping.h"
 #include "state.h"
 
+#define MAX_NEIGHBOURS 256
+
 struct range *range_from(struct client *c, uint64_t addr)
 {
 	unsigned int lo = 0, hi = c->nr_ranges;
@@ -156,68 +158,90 @@ static bool is_registered(struct client *c, uint64_t start, uint64_t end)
 	return ioctl(c->uffd, UFFDIO_COPY, &probe) && (errno == EEXIST || errno == EFAULT);
 }
 
-/* Register the parts of [start, end) that are not.  Returns bytes. */
+static bool do_register(struct client *c, uint64_t start, uint64_t end)
+{
+	struct uffdio_register reg = {
+		.range = { start, end - start },
+		.mode = UFFDIO_REGISTER_MODE_MISSING |
+			(pager.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP ? UFFDIO_REGISTER_MODE_WP :
+									   0),
+	};
+
+	return !ioctl(c->uffd, UFFDIO_REGISTER, &reg);
+}
+
+/* What was registered goes on the list, if it is there still.  Returns bytes. */
+static uint64_t list_registered(struct client *c, uint64_t start, uint64_t end)
+{
+	bool ok;
+
+	pthread_mutex_lock(&c->state);
+	ok = is_registered(c, start, end) && !ranges_add(c, start, end);
+	pthread_mutex_unlock(&c->state);
+	if (!ok)
+		return 0;
+	if (pager.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP)
+		protect_zeros(c, start, end);
+	return end - start;
+}
+
+/* The first part of [*start, end) that is not on the list; *start is where to go on.  False: none. */
+static bool next_gap(struct client *c, uint64_t *start, uint64_t end, struct range *gap)
+{
+	struct range *r;
+
+	pthread_mutex_lock(&c->state);
+	while ((r = range_from(c, *start)) && r->start <= *start && *start < end)
+		*start = r->end;
+	*gap = (struct range){ *start, r && r->start < end ? r->start : end };
+	pthread_mutex_unlock(&c->state);
+	*start = gap->end;
+	return gap->start < end;
+}
+
+static bool is_listed(struct client *c, uint64_t start, uint64_t end)
+{
+	struct range gap;
+
+	return !next_gap(c, &start, end, &gap);
+}
+
+/*
+ * Register the parts of [start, end) that are not, less what the agent owns.  It may be
+ * gone, in part even, or something else by now: then the next look at the map tells.
+ */
 static uint64_t register_gaps(struct client *c, uint64_t start, uint64_t end)
 {
 	uint64_t bytes = 0;
+	struct range gap;
 
-	while (start < end) {
-		struct range *r = range_from(c, start);
-		uint64_t stop = r && r->start < end ? r->start : end;
+	while (next_gap(c, &start, end, &gap)) {
+		for (unsigned int i = 0; i < WIRE_RANGES; i++) {
+			const struct range *own = &c->own[i];
 
-		if (stop > start) {
-			struct uffdio_register reg = {
-				.range = { start, stop - start },
-				.mode = UFFDIO_REGISTER_MODE_MISSING |
-					(pager.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP ?
-						 UFFDIO_REGISTER_MODE_WP :
-						 0),
-			};
-
-			/*
-			 * It may be gone, in part even, or something else by now: then
-			 * the next look at the map tells.
-			 */
-			if (!ioctl(c->uffd, UFFDIO_REGISTER, &reg) &&
-			    is_registered(c, start, stop) && !ranges_add(c, start, stop)) {
-				bytes += stop - start;
-				if (reg.mode & UFFDIO_REGISTER_MODE_WP)
-					protect_zeros(c, start, stop);
+			if (own->start >= gap.end || own->end <= gap.start)
+				continue;
+			if (own->start > gap.start) {
+				gap.end = own->start;
+			} else {
+				gap.start = own->end;
+				if (gap.end < gap.start)
+					gap.end = gap.start;
 			}
-			r = range_from(c, stop);
+			start = gap.end;
 		}
-		start = r && r->start <= stop && stop < end ? r->end : stop;
-		if (start < stop)
-			start = stop;
+		if (gap.start < gap.end && do_register(c, gap.start, gap.end))
+			bytes += list_registered(c, gap.start, gap.end);
 	}
 	return bytes;
 }
 
-/*
- * Register an anonymous area less what the agent owns.  A registered page that
- * somebody else could drop without telling us would come back as zeros, so only
- * private anonymous memory is taken.
- */
-static uint64_t register_area(struct client *c, uint64_t start, uint64_t end)
+static bool touches_own(const struct client *c, uint64_t start, uint64_t end)
 {
-	uint64_t bytes = 0;
-
-	while (start < end) {
-		uint64_t stop = end, next = end;
-
-		for (unsigned int i = 0; i < WIRE_RANGES; i++) {
-			const struct range *own = &c->own[i];
-
-			if (own->start < end && own->end > start && own->start <= stop) {
-				stop = own->start > start ? own->start : start;
-				next = own->end;
-			}
-		}
-		if (stop > start)
-			bytes += register_gaps(c, start, stop);
-		start = next;
-	}
-	return bytes;
+	for (unsigned int i = 0; i < WIRE_RANGES; i++)
+		if (c->own[i].start < end && c->own[i].end > start)
+			return true;
+	return false;
 }
 
 static bool anonymous(const char *name)
@@ -226,21 +250,54 @@ static bool anonymous(const char *name)
 	       !strncmp(name, "[anon:", 6) || !strncmp(name, "[stack:", 7);
 }
 
+/*
+ * Neighbours are registered at once: the kernel waits for a fault under way in each, and
+ * while it has them all locked the others that fault there sleep, and leave their CPU to
+ * the one it waits for.  Thread stacks and arenas stand side by side, with memory between
+ * and behind that may not be touched; it is taken along, not on the list: what mprotect()
+ * makes of it later comes by faults from the start.
+ */
 struct registering {
 	struct client *client;
+	uint64_t end;	 /* of the neighbours so far */
+	unsigned int nr; /* mappings among them that are to be registered */
+	struct range mapping[MAX_NEIGHBOURS];
 	uint64_t bytes;
 };
 
+static void register_neighbours(struct registering *r)
+{
+	struct client *c = r->client;
+	unsigned int nr = r->nr;
+
+	r->nr = 0;
+	if (nr && do_register(c, r->mapping[0].start, r->end))
+		for (unsigned int i = 0; i < nr; i++)
+			r->bytes += list_registered(c, r->mapping[i].start, r->mapping[i].end);
+	else
+		for (unsigned int i = 0; i < nr; i++)
+			r->bytes += register_gaps(c, r->mapping[i].start, r->mapping[i].end);
+}
+
+/*
+ * Only private anonymous memory is taken: a registered page that somebody else could
+ * drop without telling us would come back as zeros.
+ */
 static bool register_mapping(void *arg, const struct mapping *m)
 {
 	struct registering *r = arg;
+	struct client *c = r->client;
+	bool ours = !m->inode && m->perms[3] == 'p' && anonymous(m->name) && m->end < 1UL << 47;
+	bool rw = ours && m->perms[0] == 'r' && m->perms[1] == 'w';
+	bool own = touches_own(c, m->start, m->end);
 
-	if (m->inode || m->perms[0] != 'r' || m->perms[1] != 'w' || m->perms[3] != 'p' ||
-	    !anonymous(m->name) || m->end >= 1UL << 47)
-		return true;
-	pthread_mutex_lock(&r->client->state);
-	r->bytes += register_area(r->client, m->start, m->end);
-	pthread_mutex_unlock(&r->client->state);
+	if (m->start != r->end || !ours || own || r->nr == MAX_NEIGHBOURS)
+		register_neighbours(r);
+	if (own && rw)
+		r->bytes += register_gaps(c, m->start, m->end);
+	else if (rw && !is_listed(c, m->start, m->end))
+		r->mapping[r->nr++] = (struct range){ m->start, m->end };
+	r->end = ours && !own ? m->end : 0;
 	return true;
 }
 
@@ -250,6 +307,7 @@ uint64_t client_register(struct client *c)
 
 	/* It may be going: what was registered so far is. */
 	mappings_walk(c->maps, register_mapping, &r);
+	register_neighbours(&r);
 	if (r.bytes)
 		__atomic_store_n(&c->registered, true, __ATOMIC_RELAXED);
 	return r.bytes;

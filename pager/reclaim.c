@@ -362,8 +362,13 @@ static bool near_limit(const struct group *g)
 	return false;
 }
 
-static void register_all(bool all)
+/*
+ * Near a limit, has a program grown otherwise than by our faults?  Then there is more to
+ * register.  Who waits for that is told that it was seen to.
+ */
+static void look_for_growth(uint64_t used)
 {
+	bool all = used >= register_mark(group_root());
 	struct client *list[MAX_CLIENTS];
 	unsigned int n = clients_get(list, MAX_CLIENTS);
 	uint64_t now = now_ns();
@@ -371,9 +376,15 @@ static void register_all(bool all)
 	for (unsigned int i = 0; i < n; i++) {
 		struct client *c = list[i];
 
-		if (c->sock >= 0 && !client_is_dead(c) && (all || near_limit(c->job->group)) &&
-		    client_has_grown(c, now))
-			client_register(c);
+		if (c->sock >= 0 && !client_is_dead(c)) {
+			bool near = all || near_limit(c->job->group);
+			uint32_t looks = c->shared->looks + 1;
+
+			if (near && client_has_grown(c, now))
+				client_register(c);
+			__atomic_store_n(&c->shared->looks, near ? looks + !looks : 0,
+					 __ATOMIC_RELAXED);
+		}
 		client_put(c);
 	}
 }
@@ -490,8 +501,7 @@ static void *watch_main(void *unused)
 		}
 		if (!room && now >= next_weigh)
 			next_weigh = weigh_files(now);
-		if (!room)
-			register_all(used >= register_mark(group_root()));
+		look_for_growth(used);
 		throttle();
 		room /= TOUCH_BYTES_MS * 2;
 		sleep_ms(&reclaim.watch, NULL, room < 1 ? 1 : room > 50 ? 50 : room);

@@ -468,6 +468,15 @@ def bad_program(t):
     t.check(run.status in (126, 127) and one_line(run), "missing interpreter", run)
 
 
+@case("command/early")
+def early(t):
+    """A library that starts a thread and a shell before the agent is there."""
+    t.need_userfaultfd()
+    run = t.run(under(t, t.prog("late")))
+    t.check(run.status == 0, f"status {run.status}", run)
+    t.check(not run.err, "something on stderr", run)
+
+
 @case("bad/static")
 def bad_static(t):
     t.need_userfaultfd()
