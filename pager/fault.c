@@ -289,14 +289,21 @@ static void folio_release(struct swap_folio *folio)
 	__atomic_store_n(&sf->idle, true, __ATOMIC_RELEASE);
 }
 
-/* Somebody may still be looking at a folio of ours we are done with; not for long. */
-static void folio_reuse(struct server *sv, unsigned int i)
+/*
+ * Somebody may still be looking at a folio of ours we are done with; not for long.
+ * False: that was not waited for.
+ */
+static bool folio_reuse(struct server *sv, unsigned int i)
 {
-	while (!__atomic_load_n(&sv->folio[i].idle, __ATOMIC_ACQUIRE))
+	while (!__atomic_load_n(&sv->folio[i].idle, __ATOMIC_ACQUIRE)) {
+		if (i)
+			return false;
 		sched_yield();
+	}
 	sv->folio[i].idle = false;
 	swap_folio_init(&sv->folio[i].folio, sv->buf + i * PAGE_SIZE_, 0, NULL, folio_release);
 	swap_folio_lock(&sv->folio[i].folio);
+	return true;
 }
 
 /* Our folio @i is not needed in the cache: its entry keeps its backing, or goes if unowned. */
@@ -321,7 +328,11 @@ static void plan_trim(struct server *sv, struct plan *plan, unsigned int from)
 	plan->nr = from;
 }
 
-/* One page's folio, cached by others or by us.  0, -ENOENT, -EIO. */
+/*
+ * One page's folio, cached by others or by us.  0, -ENOENT, -EIO.  Two servers may bring
+ * in what a fork has shared: from the second page on, holding folios of ours and others',
+ * nothing is waited for, or they would wait for each other.  -EAGAIN: end the plan here.
+ */
 static int plan_page(struct server *sv, struct plan *plan, unsigned int i)
 {
 	for (;;) {
@@ -331,6 +342,10 @@ static int plan_page(struct server *sv, struct plan *plan, unsigned int i)
 		if (folio) {
 			if (!swap_folio_test(folio, SWAP_FOLIO_UPTODATE)) {
 				/* Being read for another owner of the entry. */
+				if (i) {
+					swap_folio_put(folio);
+					return -EAGAIN;
+				}
 				swap_folio_lock(folio);
 				swap_folio_unlock(folio);
 				if (!swap_folio_test(folio, SWAP_FOLIO_UPTODATE)) {
@@ -345,7 +360,8 @@ static int plan_page(struct server *sv, struct plan *plan, unsigned int i)
 		}
 		if (!i)
 			plan->where = swap_entry_where(pager.space, plan->entry[0]);
-		folio_reuse(sv, i);
+		if (!folio_reuse(sv, i))
+			return -EAGAIN;
 		ret = swap_cache_add_folio(pager.space, plan->entry[i], &sv->folio[i].folio);
 		if (!ret) {
 			plan->cached[i] = NULL;
