@@ -658,8 +658,9 @@ static void *map(size_t bytes, int prot, int flags, int fd)
  * along: our two variables are put into the environment that is passed on, and
  * taken out again by the agent over there.  These wrappers stand before libc's
  * functions of the same name; those are looked up once, at start, for a child of
- * vfork() must not; other objects' constructors may come before ours.  What libc starts by itself, in system() and popen(), is not
- * seen here: their command line is made to say it.
+ * vfork() must not; other objects' constructors may come before ours.  What libc
+ * starts by itself, in system() and popen(), is not seen here: their command line is
+ * made to say it.
  */
 extern void *dlsym(void *, const char *) __attribute__((weak));
 extern char **environ __attribute__((weak));

@@ -95,7 +95,10 @@ struct agent_shared {
 	uint32_t dropping; /* its number, 0: none */
 	/* 1: the program is above its limit.  A futex: mmap() waits on it. */
 	uint32_t over;
-	/* What had been mapped before this last grew is registered.  0: far from a limit. */
+	/*
+	 * Looks at the map the pager has ended: what was mapped before one began is
+	 * registered.  0: far from a limit, it does not look.
+	 */
 	uint32_t looks;
 	uint32_t op; /* enum agent_op */
 	uint32_t nr_runs;
