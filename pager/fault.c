@@ -399,10 +399,14 @@ static int plan_read(struct server *sv, struct plan *plan)
 	if (!plan->nr)
 		return ret;
 	for (unsigned int i = 0; i < plan->nr; i++) {
-		if (plan->cached[i]) {
-			if (plan->nr > 1)
+		if (plan->cached[i] && plan->nr > 1) {
+			/* Another server may still be reading there what was ours before. */
+			if (!__atomic_load_n(&sv->folio[i].idle, __ATOMIC_ACQUIRE))
+				plan_trim(sv, plan, i ? i : 1);
+			else
 				memcpy(sv->buf + i * PAGE_SIZE_, plan->cached[i]->data, PAGE_SIZE_);
-		} else if (!swap_folio_test(&sv->folio[i].folio, SWAP_FOLIO_UPTODATE)) {
+		} else if (!plan->cached[i] &&
+			   !swap_folio_test(&sv->folio[i].folio, SWAP_FOLIO_UPTODATE)) {
 			plan_trim(sv, plan, i);
 			return i ? 0 : -EIO;
 		}
