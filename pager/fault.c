@@ -289,13 +289,16 @@ static void folio_release(struct swap_folio *folio)
 	__atomic_store_n(&sf->idle, true, __ATOMIC_RELEASE);
 }
 
-/*
- * Somebody may still be looking at a folio of ours we are done with; not for long.
- * False: that was not waited for.
- */
+/* Another server may still be reading the folio, and the page of our buffer it stands for. */
+static bool folio_idle(const struct server *sv, unsigned int i)
+{
+	return __atomic_load_n(&sv->folio[i].idle, __ATOMIC_ACQUIRE);
+}
+
+/* The first is waited for, which is not long.  False: another is not idle. */
 static bool folio_reuse(struct server *sv, unsigned int i)
 {
-	while (!__atomic_load_n(&sv->folio[i].idle, __ATOMIC_ACQUIRE)) {
+	while (!folio_idle(sv, i)) {
 		if (i)
 			return false;
 		sched_yield();
@@ -399,17 +402,19 @@ static int plan_read(struct server *sv, struct plan *plan)
 	if (!plan->nr)
 		return ret;
 	for (unsigned int i = 0; i < plan->nr; i++) {
-		if (plan->cached[i] && plan->nr > 1) {
-			/* Another server may still be reading there what was ours before. */
-			if (!__atomic_load_n(&sv->folio[i].idle, __ATOMIC_ACQUIRE))
-				plan_trim(sv, plan, i ? i : 1);
-			else
-				memcpy(sv->buf + i * PAGE_SIZE_, plan->cached[i]->data, PAGE_SIZE_);
-		} else if (!plan->cached[i] &&
-			   !swap_folio_test(&sv->folio[i].folio, SWAP_FOLIO_UPTODATE)) {
+		const struct swap_folio *cached = plan->cached[i];
+
+		if (!cached && !swap_folio_test(&sv->folio[i].folio, SWAP_FOLIO_UPTODATE)) {
 			plan_trim(sv, plan, i);
 			return i ? 0 : -EIO;
 		}
+		/* One page alone goes from where it is. */
+		if (!cached || plan->nr == 1)
+			continue;
+		if (folio_idle(sv, i))
+			memcpy(sv->buf + i * PAGE_SIZE_, cached->data, PAGE_SIZE_);
+		else
+			plan_trim(sv, plan, i ? i : 1);
 	}
 	return 0;
 }
