@@ -214,10 +214,19 @@ void clients_kill(const struct job *job);
  * held exclusively.
  */
 void event_follow(struct client *c, const struct uffd_msg *msg);
-/* Put a message by for whoever reads next; the gate is held. */
+/*
+ * Put a message by for whoever reads next.  The gate is held, and the state lock from
+ * before it was read.
+ */
 void event_stash(struct client *c, const struct uffd_msg *msg);
 /* The first of those; false: there is none.  The gate is held. */
 bool event_unstash(struct client *c, struct uffd_msg *msg);
+/*
+ * Is there an event among them?  It was read, so the kernel no longer refuses to copy
+ * pages, but it was not followed: of a fork, say, the child has no entries yet, and an
+ * entry the parent gave back now would be missing there.  Gate and state lock are held.
+ */
+bool event_unfollowed(const struct client *c);
 /* Are there any? */
 static inline bool event_stashed(const struct client *c)
 {

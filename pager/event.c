@@ -202,6 +202,14 @@ static void stash_remove(struct client *c, unsigned int i, struct uffd_msg *msg)
 	memmove(c->stash + i, c->stash + i + 1, (c->nr_stash - i) * sizeof(*msg));
 }
 
+bool event_unfollowed(const struct client *c)
+{
+	for (unsigned int i = 0; i < c->nr_stash; i++)
+		if (c->stash[i].event != UFFD_EVENT_PAGEFAULT)
+			return true;
+	return false;
+}
+
 bool event_unstash(struct client *c, struct uffd_msg *msg)
 {
 	if (!c->nr_stash)

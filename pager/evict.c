@@ -442,12 +442,14 @@ static void read_own_drop(struct client *c)
 			   (struct range){ __atomic_load_n(&sh->drop_start, __ATOMIC_RELAXED),
 					   __atomic_load_n(&sh->drop_end, __ATOMIC_RELAXED) });
 	/* All of its own seen: it is about to wake up, and the next is not its. */
+	pthread_mutex_lock(&c->state);
 	if (number && !drop_seen(&c->drop) && read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
 		if (msg.event == UFFD_EVENT_REMOVE)
 			sort_out(c, &msg);
 		else
 			put_by(c, &msg);
 	}
+	pthread_mutex_unlock(&c->state);
 	client_ungate(c, GATE_TO_COPY);
 }
 
@@ -717,7 +719,7 @@ bool evict_undo(struct frame *frame)
 	}
 	pthread_mutex_lock(&c->state);
 	if (window_get(&c->win, frame->addr).val == folio->entry.val && !is_busy(c, frame->addr) &&
-	    !ioctl(c->uffd, UFFDIO_COPY, &copy)) {
+	    !event_unfollowed(c) && !ioctl(c->uffd, UFFDIO_COPY, &copy)) {
 		window_clear(&c->win, frame->addr, HEAT_MAX);
 		back = true;
 	}

@@ -480,7 +480,8 @@ static void serve_poison(struct server *sv, struct client *c, struct plan *plan)
 
 	if (client_gate(c, GATE_TO_COPY)) {
 		pthread_mutex_lock(&c->state);
-		if (window_get(&c->win, plan->start).val == plan->entry[0].val) {
+		if (window_get(&c->win, plan->start).val == plan->entry[0].val &&
+		    !event_unfollowed(c)) {
 			done = !ioctl(c->uffd, UFFDIO_POISON, &poison);
 			if (done) {
 				window_clear(&c->win, plan->start, 0);
@@ -584,7 +585,7 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 	unsigned int heat = 1;
 	struct plan plan = { .where = SWAP_NULL };
 	const void *src;
-	bool entry;
+	bool entry, forget;
 	int n;
 
 	if (no_room(f))
@@ -654,14 +655,16 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 	else if (n > 0)
 		client_charge(c, n * (int64_t)PAGE_SIZE_);
 	pthread_mutex_lock(&c->state);
-	settle(sv, c, &plan, n > 0 ? n : 0, heat);
+	/* Kept beside the page where a child is to have it too; it goes with the page. */
+	forget = n > 0 && !event_unfollowed(c);
+	settle(sv, c, &plan, forget ? n : 0, heat);
 	pthread_mutex_unlock(&c->state);
 	client_ungate(c, GATE_TO_COPY);
 
 	if (n > 0)
 		count_fault(c->job->group, &plan, entry, distance);
 	if (entry)
-		release(sv, &plan, n > 0 ? n : 0);
+		release(sv, &plan, forget ? n : 0);
 	switch (n) {
 	case -EAGAIN:
 	case -ENOMEM:
