@@ -15,6 +15,8 @@
  * an evicted page hangs instead of reading zeros, until the thread sees the
  * socket's end and kills the process.
  *
+ * A forked child gets a thread like it, on the memory the parent's was given.
+ *
  * No libc, no malloc, no errno, no TLS: all of those are the program's.
  */
 #include <fcntl.h>
@@ -51,6 +53,7 @@
 #define GATE_TIMEOUT_NS 20000000L
 #define STACK_BYTES	(32 << 10)
 #define EAGAIN_TRIES	64
+#define CHILD_REST_NS	10000000L
 
 enum start_step {
 	STARTING,
@@ -63,9 +66,13 @@ static struct {
 	int hold[WIRE_HOLDS]; /* + 1; userfaultfds of forked children */
 	struct agent_shared *shared;
 	char *frames;
+	char *area; /* see make_area() */
 	char *staging;
 	uint32_t staging_pages;
+	char *stack;   /* its end, and a page that is empty in a forked child: throttle.c's */
+	char *beacon;  /* so is this one, and registered: by its fault the pager knows the child */
 	uint32_t step; /* enum start_step, a futex */
+	bool fork_waits;
 } agent;
 
 /* The linker's: where this object lies. */
@@ -270,7 +277,7 @@ static long send_msg(int sock, struct wire_msg *msg, int fd)
 static long recv_msg(int sock, struct wire_msg *msg, int *fds, int nr)
 {
 	union {
-		char buf[CMSG_SPACE(2 * sizeof(int))];
+		char buf[CMSG_SPACE(3 * sizeof(int))];
 		struct cmsghdr align;
 	} control;
 	struct iovec iov = { msg, sizeof(*msg) };
@@ -387,14 +394,19 @@ static uint32_t move_chunk(uint64_t addr, uint32_t first, uint32_t n, uint32_t *
  * be), so dropping its pages would post a REMOVE event for ourselves to wait
  * on.  Taking it off the register for that long avoids it.
  */
-static long staging_register(void)
+static long uffd_register(const char *from, uint32_t pages)
 {
 	struct uffdio_register reg = {
-		.range = { (uint64_t)agent.staging, agent.staging_pages * WIRE_PAGE },
+		.range = { (uint64_t)from, pages * WIRE_PAGE },
 		.mode = UFFDIO_REGISTER_MODE_MISSING,
 	};
 
 	return sys3(SYS_ioctl, agent.uffd, UFFDIO_REGISTER, &reg);
+}
+
+static long staging_register(void)
+{
+	return uffd_register(agent.staging, agent.staging_pages);
 }
 
 static void staging_clear(uint32_t pages)
@@ -607,41 +619,57 @@ static void command(void)
 		die(SUPERVISOR_GONE);
 }
 
-static void thread_main(void *unused)
+static void set_name(void)
+{
+	static const char name[] = "vswap-agent";
+
+	sys5(SYS_prctl, 15 /* PR_SET_NAME */, name, 0, 0, 0);
+}
+
+static void handle(const struct wire_msg *msg, int fd)
+{
+	switch (msg->type) {
+	case WIRE_GO:
+		step(GO);
+		break;
+	case WIRE_CMD:
+		command();
+		break;
+	case WIRE_HOLD:
+		if (fd >= 0 && msg->hold < WIRE_HOLDS)
+			agent.hold[msg->hold] = fd + 1;
+		break;
+	case WIRE_DROP:
+		if (msg->hold < WIRE_HOLDS && agent.hold[msg->hold]) {
+			sys1(SYS_close, agent.hold[msg->hold] - 1);
+			agent.hold[msg->hold] = 0;
+		}
+		break;
+	}
+}
+
+static void serve(void) __attribute__((noreturn));
+static void serve(void)
 {
 	struct wire_msg msg;
-	static const char name[] = "vswap-agent";
 	int fd;
-
-	(void)unused;
-	sys5(SYS_prctl, 15 /* PR_SET_NAME */, name, 0, 0, 0);
-	if (sys1(SYS_unshare, CLONE_FILES))
-		die("vswap: agent: unshare: file table cannot be set apart (killed)\n");
-	close_all_but(agent.uffd, agent.sock, agent.mem);
-	step(ALONE);
 
 	for (;;) {
 		if (recv_msg(agent.sock, &msg, &fd, 1))
 			die(SUPERVISOR_GONE);
-		switch (msg.type) {
-		case WIRE_GO:
-			step(GO);
-			break;
-		case WIRE_CMD:
-			command();
-			break;
-		case WIRE_HOLD:
-			if (fd >= 0 && msg.hold < WIRE_HOLDS)
-				agent.hold[msg.hold] = fd + 1;
-			break;
-		case WIRE_DROP:
-			if (msg.hold < WIRE_HOLDS && agent.hold[msg.hold]) {
-				sys1(SYS_close, agent.hold[msg.hold] - 1);
-				agent.hold[msg.hold] = 0;
-			}
-			break;
-		}
+		handle(&msg, fd);
 	}
+}
+
+static void thread_main(void *unused)
+{
+	(void)unused;
+	set_name();
+	if (sys1(SYS_unshare, CLONE_FILES))
+		die("vswap: agent: unshare: file table cannot be set apart (killed)\n");
+	close_all_but(agent.uffd, agent.sock, agent.mem);
+	step(ALONE);
+	serve();
 }
 
 static void *map(size_t bytes, int prot, int flags, int fd)
@@ -664,6 +692,9 @@ static void *map(size_t bytes, int prot, int flags, int fd)
  */
 extern void *dlsym(void *, const char *) __attribute__((weak));
 extern char **environ __attribute__((weak));
+/* pthread_atfork(), as libc's part of it that is shared. */
+extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void),
+			     void *dso) __attribute__((weak));
 
 typedef int exec_fn(const char *, char *const[], char *const[]);
 typedef int fexec_fn(int, char *const[], char *const[]);
@@ -993,13 +1024,69 @@ static long connect_to(const char *name)
 	return fd;
 }
 
+/*
+ * guard | staging | guard | stack | a page | beacon | guard: no neighbour may merge with
+ * any of it.  A forked child finds all but the stack empty.  No huge pages: moves are by
+ * page.
+ */
+static size_t area_bytes(void)
+{
+	return agent.staging_pages * WIRE_PAGE + STACK_BYTES + 5 * WIRE_PAGE;
+}
+
+static long make_area(void)
+{
+	size_t staging = agent.staging_pages * WIRE_PAGE;
+	char *stack;
+
+	agent.area = map(area_bytes(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	if (!agent.area)
+		return -1;
+	agent.staging = agent.area + WIRE_PAGE;
+	stack = agent.staging + staging + WIRE_PAGE;
+	agent.stack = stack + STACK_BYTES;
+	agent.beacon = agent.stack + WIRE_PAGE;
+	if (sys3(SYS_mprotect, agent.staging, staging, PROT_READ | PROT_WRITE) ||
+	    sys3(SYS_mprotect, stack, STACK_BYTES + 2 * WIRE_PAGE, PROT_READ | PROT_WRITE))
+		return -1;
+	sys3(SYS_madvise, agent.staging, staging, MADV_NOHUGEPAGE);
+	if (sys3(SYS_madvise, agent.staging, staging, MADV_WIPEONFORK) ||
+	    sys3(SYS_madvise, agent.stack, 2 * WIRE_PAGE, MADV_WIPEONFORK))
+		return -1;
+	return uffd_register(agent.beacon, 1) ? -1 : staging_register();
+}
+
+/* What the pager shares with us, but not with a child. */
+static long map_shared(int shared, int frames, size_t frames_bytes)
+{
+	agent.shared = map(SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, shared);
+	agent.frames = map(frames_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, frames);
+	sys1(SYS_close, shared);
+	sys1(SYS_close, frames);
+	if (!agent.shared || !agent.frames)
+		return -1;
+	return sys3(SYS_madvise, agent.shared, SHARED_BYTES, MADV_DONTFORK) ||
+	       sys3(SYS_madvise, agent.frames, frames_bytes, MADV_DONTFORK);
+}
+
+/* The thread inherits the mask: nothing will ever be delivered to it. */
+static long start_thread(void (*fn)(void *))
+{
+	unsigned long all = ~0UL, old;
+	long tid;
+
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof(all));
+	tid = sys_thread(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
+				 CLONE_SYSVSEM,
+			 agent.stack, fn, NULL);
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, sizeof(all));
+	return tid;
+}
+
 /* All that can fail, in order; the pager tells the user which step did. */
 static long set_up(struct wire_msg *ready)
 {
 	struct wire_msg msg = { .magic = WIRE_MAGIC, .type = WIRE_HELLO };
-	char *area, *stack;
-	size_t guard = WIRE_PAGE, staging, area_bytes;
-	unsigned long all = ~0UL, old;
 	long ret = open_uffd();
 	int fds[2];
 
@@ -1014,49 +1101,94 @@ static long set_up(struct wire_msg *ready)
 		return -1;
 	if (recv_msg(agent.sock, &msg, fds, 2) || msg.type != WIRE_WELCOME || fds[1] < 0)
 		return -1;
-	agent.shared = map(SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0]);
-	agent.frames = map(msg.frames_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1]);
-	sys1(SYS_close, fds[0]);
-	sys1(SYS_close, fds[1]);
-	if (!agent.shared || !agent.frames)
-		return -1;
 	agent.staging_pages = msg.staging_pages;
-	staging = agent.staging_pages * WIRE_PAGE;
-
-	/* guard | staging | guard | stack | a page | guard: no neighbour may merge with any of it */
-	area_bytes = staging + STACK_BYTES + WIRE_PAGE + 3 * guard;
-	area = map(area_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
-	if (!area)
+	if (map_shared(fds[0], fds[1], msg.frames_bytes) || make_area())
 		return -1;
-	agent.staging = area + guard;
-	stack = agent.staging + staging + guard;
-	if (sys3(SYS_mprotect, agent.staging, staging, PROT_READ | PROT_WRITE) ||
-	    sys3(SYS_mprotect, stack, STACK_BYTES + WIRE_PAGE, PROT_READ | PROT_WRITE) ||
-	    sys3(SYS_madvise, stack + STACK_BYTES, WIRE_PAGE, MADV_WIPEONFORK))
-		return -1;
-	throttle_set_up(stack + STACK_BYTES, agent.shared);
-	/* Not there in a child: it has no agent.  No huge pages: moves are by page. */
-	sys3(SYS_madvise, agent.staging, staging, MADV_NOHUGEPAGE);
-	if (sys3(SYS_madvise, agent.staging, staging, MADV_DONTFORK) ||
-	    sys3(SYS_madvise, agent.shared, SHARED_BYTES, MADV_DONTFORK) ||
-	    sys3(SYS_madvise, agent.frames, msg.frames_bytes, MADV_DONTFORK) || staging_register())
-		return -1;
+	throttle_set_up(agent.stack, agent.shared);
 
 	ready->own[0] =
 		(struct wire_range){ (uint64_t)__ehdr_start, ((uint64_t)_end + 0xfff) & ~0xfffUL };
-	ready->own[1] = (struct wire_range){ (uint64_t)area, (uint64_t)area + area_bytes };
-
-	/* The thread inherits the mask: nothing will ever be delivered to it. */
-	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof(all));
-	ret = sys_thread(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
-				 CLONE_SYSVSEM,
-			 stack + STACK_BYTES, thread_main, NULL);
-	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, sizeof(all));
+	ready->own[1] =
+		(struct wire_range){ (uint64_t)agent.area, (uint64_t)agent.area + area_bytes() };
+	ret = start_thread(thread_main);
 	if (ret < 0)
 		return -1;
 	ready->tid = ret;
 	wait_step(ALONE);
 	return 0;
+}
+
+/* ---- forked children --------------------------------------------------- */
+
+static void leave(void) __attribute__((noreturn));
+static void leave(void)
+{
+	step(GO);
+	for (;;)
+		sys1(SYS_exit, 0);
+}
+
+/*
+ * Without an agent a child is served as well, but gives nothing back: so nothing
+ * here is worth its end.  The pager has its userfaultfd from the fork and does not
+ * know whose that is; a fault on it by this thread tells.
+ */
+static void child_main(void *unused)
+{
+	struct wire_msg msg = { .magic = WIRE_MAGIC, .type = WIRE_HELLO_CHILD };
+	struct timespec rest = { 0, CHILD_REST_NS };
+	int fds[3];
+	long fd;
+
+	(void)unused;
+	set_name();
+	if (sys1(SYS_unshare, CLONE_FILES))
+		leave();
+	sys3(SYS_close_range, 0, ~0u, 0);
+	/* Most exec, or are gone, by then; near a limit, they may have passed it. */
+	if (!agent.fork_waits)
+		sys2(SYS_nanosleep, &rest, NULL);
+	fd = connect_to(heir.space + length(WIRE_ENV "="));
+	if (fd < 0)
+		leave();
+	agent.sock = fd;
+	agent.mem = sys3(SYS_openat, AT_FDCWD, "/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	(void)*(volatile char *)agent.beacon;
+	msg.tid = sys0(SYS_gettid);
+	if (agent.mem < 0 || send_msg(fd, &msg, -1) || recv_msg(fd, &msg, fds, 3) ||
+	    msg.type != WIRE_WELCOME || fds[2] < 0)
+		leave();
+	agent.uffd = fds[2];
+	if (map_shared(fds[0], fds[1], msg.frames_bytes))
+		leave();
+	/* It may have been off the register just as the fork came. */
+	if (staging_register())
+		leave();
+	msg = (struct wire_msg){ .magic = WIRE_MAGIC, .type = WIRE_READY };
+	msg.tid = sys0(SYS_gettid);
+	/* To be let go, or a first command: it is an agent now. */
+	if (send_msg(fd, &msg, -1) || recv_msg(fd, &msg, fds, 1))
+		leave();
+	throttle_set_up(agent.stack, agent.shared);
+	handle(&msg, fds[0]);
+	serve();
+}
+
+static void before_fork(void)
+{
+	/* Without, it is a child that has no agent yet, and what its parent saw holds. */
+	if (agent.shared)
+		agent.fork_waits = __atomic_load_n(&agent.shared->fork_waits, __ATOMIC_RELAXED);
+}
+
+static void in_child(void)
+{
+	memset(agent.hold, 0, sizeof(agent.hold));
+	agent.shared = NULL;
+	agent.step = STARTING;
+	/* No thread to be had: then it has no agent. */
+	if (start_thread(child_main) >= 0 && agent.fork_waits)
+		wait_step(GO);
 }
 
 __attribute__((constructor)) static void agent_start(int argc, char **argv, char **envp)
@@ -1087,4 +1219,6 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
 	sys1(SYS_close, agent.sock);
 	sys1(SYS_close, agent.mem);
 	wait_step(GO);
+	if (__register_atfork)
+		__register_atfork(before_fork, NULL, in_child, NULL);
 }

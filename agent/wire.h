@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_MAGIC     0x70617773760002ULL /* the last digits are the version */
+#define WIRE_MAGIC     0x70617773760003ULL /* the last digits are the version */
 #define WIRE_ENV       "VSWAP_SPACE"	   /* abstract socket name, without its NUL */
 #define WIRE_PAGE      4096UL
 #define WIRE_ETIMEDOUT 110
@@ -33,14 +33,15 @@
 #define WIRE_HOLDS 256
 
 enum wire_type {
-	WIRE_HELLO = 1, /* agent: with the userfaultfd, or error set */
-	WIRE_WELCOME,	/* pager: with control block and frames */
-	WIRE_READY,	/* agent: its ranges, thread is up */
-	WIRE_GO,	/* pager: the program may begin */
-	WIRE_CMD,	/* pager: a command waits in the control block */
-	WIRE_DONE,	/* agent: its result is there */
-	WIRE_HOLD,	/* pager: keep this userfaultfd of a forked child, number @hold */
-	WIRE_DROP,	/* pager: close it */
+	WIRE_HELLO = 1,	  /* agent: with the userfaultfd, or error set */
+	WIRE_HELLO_CHILD, /* agent of a forked child, thread @tid: it has just faulted in own[] */
+	WIRE_WELCOME,	  /* pager: with control block and frames, and a child's userfaultfd */
+	WIRE_READY,	  /* agent: its ranges, thread is up */
+	WIRE_GO,	  /* pager: the program may begin */
+	WIRE_CMD,	  /* pager: a command waits in the control block */
+	WIRE_DONE,	  /* agent: its result is there */
+	WIRE_HOLD,	  /* pager: keep this userfaultfd of a forked child, number @hold */
+	WIRE_DROP,	  /* pager: close it */
 };
 
 struct wire_range {
@@ -51,13 +52,14 @@ struct wire_range {
 
 struct wire_msg {
 	uint64_t magic;
-	uint32_t type;			    /* enum wire_type */
-	uint32_t error;			    /* errno of what could not be done, 0 */
-	uint64_t frames_bytes;		    /* WELCOME: size of the frames' memory */
-	uint32_t staging_pages;		    /* WELCOME */
-	uint32_t tid;			    /* READY: the agent's thread */
-	uint64_t hold;			    /* HOLD, DROP */
-	struct wire_range own[WIRE_RANGES]; /* READY: never to be managed */
+	uint32_t type;		/* enum wire_type */
+	uint32_t error;		/* errno of what could not be done, 0 */
+	uint64_t frames_bytes;	/* WELCOME: size of the frames' memory */
+	uint32_t staging_pages; /* WELCOME */
+	uint32_t tid;		/* HELLO_CHILD, READY: the agent's thread */
+	uint64_t hold;		/* HOLD, DROP */
+	struct wire_range
+		own[WIRE_RANGES]; /* READY: never to be managed; a child's are its parent's */
 };
 
 enum agent_op {
@@ -100,6 +102,8 @@ struct agent_shared {
 	 * registered.  0: far from a limit, it does not look.
 	 */
 	uint32_t looks;
+	/* What a forked child touches before its agent is there may be above a limit. */
+	uint32_t fork_waits;
 	uint32_t op; /* enum agent_op */
 	uint32_t nr_runs;
 	struct agent_run run[BATCH_RUNS];

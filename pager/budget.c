@@ -95,7 +95,7 @@ uint64_t budget_sample(void)
 	for (unsigned int i = 0; i < n; i++) {
 		uint64_t anon, file;
 
-		if (list[i]->statm >= 0 && !client_resident(list[i], &anon, &file)) {
+		if (client_has_agent(list[i]) && !client_resident(list[i], &anon, &file)) {
 			/* The agent maps the frames too; they are counted with us. */
 			anon += file > frames ? file - frames : 0;
 			program += anon;

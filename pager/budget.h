@@ -52,5 +52,7 @@ void reclaim_set_goal(uint64_t goal);
 void reclaim_limits_changed(void);
 /* Memory runs short: do not wait for the next look. */
 void reclaim_wake(void);
+/* Memory came to be shared between clients, or no longer is: see clients_weigh(). */
+void reclaim_weigh(void);
 
 #endif

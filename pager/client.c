@@ -22,6 +22,8 @@
 #define GATE_TIMEOUT_NS 20000000L
 #define GATE_PARKED_NS	100000L
 #define PARKED_NS	20000000ULL
+#define SHARE_BATCH	512
+#define WEIGH_BYTES	(1 << 20)   /* made its own: to be weighed anew */
 #define GROWTH_BYTES	(512 << 10) /* the kernel counts what is resident to within some of that */
 #define LOOK_NS		20000000ULL
 
@@ -69,11 +71,11 @@ void client_ungate(struct client *c, enum gate_for what)
 	gate_unlock(c->gate, what);
 }
 
-/* @nr is 1 or 2. */
+/* @nr is 1 to 3. */
 static int send_with_fds(int sock, const struct wire_msg *msg, const int *fds, unsigned int nr)
 {
 	union {
-		char buf[CMSG_SPACE(2 * sizeof(int))];
+		char buf[CMSG_SPACE(3 * sizeof(int))];
 		struct cmsghdr align;
 	} control = { { 0 } };
 	struct iovec iov = { (void *)msg, sizeof(*msg) };
@@ -186,26 +188,29 @@ static void close_fd(int fd)
 static void hold(struct client *c)
 {
 	struct wire_msg msg = { .magic = WIRE_MAGIC, .type = WIRE_HOLD };
-	struct client *h = c->parent;
-	unsigned int i;
+	struct client *h;
+	unsigned int i = WIRE_HOLDS;
 
-	while (h && h->sock < 0)
-		h = h->parent;
-	if (!h)
-		return;
 	pthread_mutex_lock(&clients.lock);
-	for (i = 0; i < WIRE_HOLDS && (h->held[i / 64] & 1ULL << i % 64); i++)
-		;
+	h = c->parent;
+	while (h && !client_has_agent(h))
+		h = h->parent;
+	if (h) {
+		for (i = 0; i < WIRE_HOLDS && (h->held[i / 64] & 1ULL << i % 64); i++)
+			;
+		h->ref++;
+	}
 	if (i < WIRE_HOLDS)
 		h->held[i / 64] |= 1ULL << i % 64;
 	pthread_mutex_unlock(&clients.lock);
-	if (i == WIRE_HOLDS)
+	if (!h)
 		return;
 	msg.hold = i;
-	if (!send_with_fds(h->sock, &msg, &c->uffd, 1)) {
-		client_get(h);
+	if (i < WIRE_HOLDS && !send_with_fds(h->sock, &msg, &c->uffd, 1)) {
 		c->holder = h;
 		c->hold = i;
+	} else {
+		client_put(h);
 	}
 }
 
@@ -221,6 +226,7 @@ static void unhold(struct client *c)
 	pthread_mutex_lock(&clients.lock);
 	h->held[c->hold / 64] &= ~(1ULL << c->hold % 64);
 	pthread_mutex_unlock(&clients.lock);
+	c->holder = NULL;
 	client_put(h);
 }
 
@@ -235,8 +241,10 @@ static void client_free(struct client *c)
 	close_fd(c->uffd);
 	close_fd(c->sock);
 	close_fd(c->statm);
+	close_fd(c->stat);
 	close_fd(c->pagemap);
 	close_fd(c->maps);
+	close_fd(c->shared_fd);
 	if (c->shared)
 		munmap(c->shared, SHARED_BYTES);
 	pthread_mutex_destroy(&c->state);
@@ -277,6 +285,8 @@ void client_dead(struct client *c)
 	__atomic_add_fetch(&clients.generation, 1, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&clients.lock);
 	servers_wake();
+	/* What it shared is another's alone. */
+	reclaim_weigh();
 	if (mine)
 		client_put(c);
 }
@@ -291,10 +301,30 @@ bool client_gone(struct client *c)
 	return ioctl(c->uffd, UFFDIO_ZEROPAGE, &probe) && errno == ESRCH;
 }
 
-int client_resident(struct client *c, uint64_t *anon, uint64_t *file)
+/*
+ * Faults of its threads that were not served by us.  That a page a fork has shared was
+ * written, and is its own now, is seen in nothing else without a walk of its page tables.
+ */
+static uint64_t minor_faults(struct client *c)
+{
+	uint64_t served = count_read(&c->faults);
+	unsigned long faults;
+	char buf[256], *p;
+	ssize_t n = pread(c->stat, buf, sizeof(buf) - 1, 0);
+
+	if (n <= 0)
+		return 0;
+	buf[n] = 0;
+	p = strrchr(buf, ')');
+	if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %lu", &faults) != 1)
+		return 0;
+	return faults > served ? faults - served : 0;
+}
+
+/* Resident bytes, of anonymous memory and of files, all that the kernel counts.  0 or -errno. */
+static int read_statm(struct client *c, uint64_t *anon, uint64_t *file)
 {
 	unsigned long size, resident, shared;
-	uint64_t foreign;
 	char buf[128];
 	ssize_t n = pread(c->statm, buf, sizeof(buf) - 1, 0);
 
@@ -305,7 +335,42 @@ int client_resident(struct client *c, uint64_t *anon, uint64_t *file)
 		return -EIO;
 	*anon = (resident - shared) * PAGE_SIZE_;
 	*file = shared * PAGE_SIZE_;
-	foreign = __atomic_load_n(&c->foreign, __ATOMIC_RELAXED);
+	return 0;
+}
+
+/* Of @anon resident bytes, those that came otherwise than by us: a fault each, too. */
+static int64_t touched(struct client *c, uint64_t anon)
+{
+	return (int64_t)anon - __atomic_load_n(&c->charged, __ATOMIC_RELAXED);
+}
+
+/* What others account for of its @anon resident bytes, less what it has made its own since. */
+static uint64_t foreign_anon(struct client *c, uint64_t anon)
+{
+	uint64_t foreign = count_read(&c->foreign.anon);
+	int64_t own, new;
+
+	if (!foreign)
+		return 0;
+	own = (int64_t)(minor_faults(c) - count_read(&c->foreign.faults)) * (int64_t)PAGE_SIZE_;
+	new = touched(c, anon) - __atomic_load_n(&c->foreign.touched, __ATOMIC_RELAXED);
+	if (new > 0)
+		own -= new;
+	if (own > WEIGH_BYTES)
+		reclaim_weigh();
+	if (own > 0)
+		foreign -= (uint64_t)own < foreign ? (uint64_t)own : foreign;
+	return foreign < anon ? foreign : anon;
+}
+
+int client_resident(struct client *c, uint64_t *anon, uint64_t *file)
+{
+	uint64_t foreign = count_read(&c->foreign.file);
+	int ret = read_statm(c, anon, file);
+
+	if (ret)
+		return ret;
+	*anon -= foreign_anon(c, *anon);
 	*file -= foreign < *file ? foreign : *file;
 	return 0;
 }
@@ -321,9 +386,9 @@ bool client_has_grown(struct client *c, uint64_t now)
 	uint64_t anon, file;
 	int64_t unseen;
 
-	if (client_resident(c, &anon, &file))
+	if (read_statm(c, &anon, &file))
 		return false;
-	unseen = (int64_t)anon - __atomic_load_n(&c->charged, __ATOMIC_RELAXED);
+	unseen = touched(c, anon);
 	if (client_registered(c) && unseen < c->unseen + GROWTH_BYTES && now < c->next_look_ns)
 		return false;
 	c->unseen = unseen;
@@ -331,32 +396,65 @@ bool client_has_grown(struct client *c, uint64_t now)
 	return true;
 }
 
-/* The value in bytes of a line "@name:   N kB" of a file of /proc; 0 without one. */
-static uint64_t proc_kb(pid_t pid, const char *file, const char *name)
+/* Lines "name:   N kB" of a file of /proc: values in bytes, 0 for a line that is not there. */
+static void proc_kb(pid_t pid, const char *file, const char *const *name, uint64_t *value,
+		    unsigned int nr)
 {
 	char path[64], line[256];
-	unsigned long kb = 0;
+	unsigned long kb;
 	FILE *f;
 
+	memset(value, 0, nr * sizeof(*value));
 	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
 	f = fopen(path, "re");
 	if (!f)
-		return 0;
+		return;
 	while (fgets(line, sizeof(line), f))
-		if (!strncmp(line, name, strlen(name)) && line[strlen(name)] == ':' &&
-		    sscanf(line + strlen(name) + 1, "%lu", &kb) == 1)
-			break;
+		for (unsigned int i = 0; i < nr; i++)
+			if (!strncmp(line, name[i], strlen(name[i])) &&
+			    sscanf(line + strlen(name[i]), ": %lu kB", &kb) == 1)
+				value[i] = (uint64_t)kb << 10;
 	fclose(f);
-	return (uint64_t)kb << 10;
 }
 
-void client_weigh_files(struct client *c)
+static void weigh(struct client *c, struct weight *w)
 {
-	uint64_t share = proc_kb(c->pid, "smaps_rollup", "Pss_File");
-	uint64_t all = proc_kb(c->pid, "status", "RssFile");
+	static const char *const names[] = { "Anonymous", "Pss_Anon", "Pss_File" };
+	static const char *const rss[] = { "RssFile" };
+	uint64_t of[3], file;
 
+	/* Of one walk: a program may touch some MiB between two. */
+	proc_kb(c->pid, "smaps_rollup", names, of, 3);
+	proc_kb(c->pid, "status", rss, &file, 1);
 	/* Nothing to be read: all is its own. */
-	__atomic_store_n(&c->foreign, share && all > share ? all - share : 0, __ATOMIC_RELAXED);
+	w->anon = of[1] && of[0] > of[1] ? of[0] - of[1] : 0;
+	w->file = of[2] && file > of[2] ? file - of[2] : 0;
+}
+
+void clients_weigh(struct client **list, unsigned int n)
+{
+	static pthread_mutex_t weighing = PTHREAD_MUTEX_INITIALIZER;
+	struct weight weight[MAX_CLIENTS];
+	uint64_t anon, file;
+
+	pthread_mutex_lock(&weighing);
+	/* What one writes while the others are walked is to be seen as its own. */
+	for (unsigned int i = 0; i < n; i++) {
+		weight[i].faults = minor_faults(list[i]);
+		weight[i].touched = read_statm(list[i], &anon, &file) ? 0 : touched(list[i], anon);
+	}
+	for (unsigned int i = 0; i < n; i++)
+		weigh(list[i], &weight[i]);
+	/* All at once: what one of them no longer accounts for, another does. */
+	for (unsigned int i = 0; i < n; i++) {
+		struct weight *w = &list[i]->foreign;
+
+		__atomic_store_n(&w->faults, weight[i].faults, __ATOMIC_RELAXED);
+		__atomic_store_n(&w->touched, weight[i].touched, __ATOMIC_RELAXED);
+		__atomic_store_n(&w->anon, weight[i].anon, __ATOMIC_RELAXED);
+		__atomic_store_n(&w->file, weight[i].file, __ATOMIC_RELAXED);
+	}
+	pthread_mutex_unlock(&weighing);
 }
 
 /* ---- birth ----------------------------------------------------------- */
@@ -368,8 +466,7 @@ static struct client *client_new(struct job *job)
 	if (!c)
 		return NULL;
 	c->ref = 1;
-	c->uffd = c->sock = c->statm = c->pagemap = c->maps = -1;
-	c->gate = &c->own_gate;
+	c->uffd = c->sock = c->statm = c->stat = c->pagemap = c->maps = c->shared_fd = -1;
 	if (windows_init(&c->win)) {
 		free(c);
 		return NULL;
@@ -443,19 +540,113 @@ static int make_shared(struct client *c)
 	return -errno;
 }
 
-struct client *client_accept(struct job *job, int sock, pid_t pid)
+/* What can be read of a process.  0, or -errno: it is gone, or the reason was said. */
+static int open_process(struct client *c, pid_t pid)
+{
+	int err;
+
+	c->statm = open_proc(pid, "statm");
+	c->stat = open_proc(pid, "stat");
+	c->pagemap = open_proc(pid, "pagemap");
+	c->maps = open_proc(pid, "maps");
+	if (c->statm >= 0 && c->stat >= 0 && c->pagemap >= 0 && c->maps >= 0)
+		return 0;
+	err = errno;
+	if (err != ENOENT && err != ESRCH)
+		job_say(c->job, "/proc/%d: %s (may vswap trace this process?)", pid, strerror(err));
+	return -err;
+}
+
+/*
+ * The forked child whose agent is the thread @tid: it has just faulted in memory that
+ * is the agent's.  With a reference, or NULL.
+ */
+static struct client *find_child(const struct job *job, uint32_t tid)
+{
+	struct client *found = NULL;
+
+	pthread_mutex_lock(&clients.lock);
+	for (unsigned int i = 0; i < clients.nr; i++) {
+		struct client *c = clients.list[i];
+
+		/* Of several, all but the last are gone, their number was given again. */
+		if (c->job == job && !client_has_agent(c) &&
+		    __atomic_load_n(&c->beacon, __ATOMIC_RELAXED) == tid &&
+		    (!found || c->id > found->id))
+			found = c;
+	}
+	if (found)
+		found->ref++;
+	pthread_mutex_unlock(&clients.lock);
+	return found;
+}
+
+/*
+ * The agent of a forked child on @sock, thread @tid of process @pid.  Until the end of
+ * this the child is a client without an agent, and stays one when anything fails.
+ */
+static int adopt(struct job *job, int sock, pid_t pid, uint32_t tid)
+{
+	struct client *c = find_child(job, tid), *parent;
+	struct wire_msg msg = {
+		.magic = WIRE_MAGIC,
+		.type = WIRE_WELCOME,
+		.frames_bytes = frames_total() * PAGE_SIZE_,
+		.staging_pages = pager.batch_pages,
+	};
+	int ret = -ENOENT, fd = -1;
+
+	if (!c)
+		return -ENOENT;
+	if (client_gone(c) || c->statm >= 0 || open_process(c, pid) ||
+	    send_with_fds(sock, &msg, (int[]){ c->shared_fd, frames_fd(), c->uffd }, 3) ||
+	    receive(sock, &msg, &fd) || msg.type != WIRE_READY)
+		goto out;
+	close_fd(c->shared_fd);
+	c->shared_fd = -1;
+	c->agent_tid = tid;
+	__atomic_store_n(&c->pid, pid, __ATOMIC_RELAXED);
+	/* What it shares with its parent is not to count twice. */
+	clients_weigh((struct client *[]){ c, c->parent }, client_has_agent(c->parent) ? 2 : 1);
+	/* It is counted before it is let go.  A failure is found out as anyone's death. */
+	__atomic_store_n(&c->sock, sock, __ATOMIC_RELEASE);
+	msg.type = WIRE_GO;
+	send(sock, &msg, sizeof(msg), MSG_NOSIGNAL);
+	reclaim_weigh();
+	/* Its own agent keeps its userfaultfd now, and those of its children. */
+	unhold(c);
+	pthread_mutex_lock(&clients.lock);
+	parent = c->parent;
+	c->parent = NULL;
+	pthread_mutex_unlock(&clients.lock);
+	client_put(parent);
+	ret = 0;
+out:
+	close_fd(fd);
+	client_put(c);
+	return ret;
+}
+
+int client_accept(struct job *job, int sock, pid_t pid)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = pager.features };
 	struct wire_msg msg = { 0 };
-	struct client *c = client_new(job);
-	int fds[2], fd = -1, ret;
+	struct client *c;
+	int fds[2], fd = -1, uffd, ret;
 
+	ret = receive(sock, &msg, &uffd);
+	if (!ret && msg.type == WIRE_HELLO_CHILD) {
+		close_fd(uffd);
+		return adopt(job, sock, pid, msg.tid);
+	}
+	c = client_new(job);
 	if (!c) {
+		close_fd(uffd);
 		job_say(job, "cannot manage the program: %s", strerror(ENOMEM));
-		return NULL;
+		return -ENOMEM;
 	}
 	c->pid = pid;
-	ret = receive(sock, &msg, &c->uffd);
+	c->uffd = uffd;
 	if (ret == -ECONNRESET)
 		goto fail;
 	if (ret || msg.type != WIRE_HELLO) {
@@ -507,15 +698,8 @@ struct client *client_accept(struct job *job, int sock, pid_t pid)
 	memcpy(c->own, msg.own, sizeof(c->own));
 	c->agent_tid = msg.tid;
 	c->copy_mode = !(pager.features & UFFD_FEATURE_MOVE);
-	c->statm = open_proc(pid, "statm");
-	c->pagemap = open_proc(pid, "pagemap");
-	c->maps = open_proc(pid, "maps");
-	if (c->statm < 0 || c->pagemap < 0 || c->maps < 0) {
-		if (errno != ENOENT && errno != ESRCH)
-			job_say(job, "/proc/%d: %s (may vswap trace this process?)", pid,
-				strerror(errno));
+	if (open_process(c, pid))
 		goto fail;
-	}
 	/* Not blocking: which message comes first is seen only with the gate in hand. */
 	ret = fcntl(c->uffd, F_GETFL);
 	if (ret < 0 || fcntl(c->uffd, F_SETFL, ret | O_NONBLOCK)) {
@@ -528,19 +712,43 @@ struct client *client_accept(struct job *job, int sock, pid_t pid)
 		/* From here on its death is found out as anyone's. */
 		msg.type = WIRE_GO;
 		send(sock, &msg, sizeof(msg), MSG_NOSIGNAL);
-		return c;
+		return 0;
 	}
 	job_say(job, "cannot manage the program: %s", strerror(-ret));
 	c->sock = -1;
 fail:
 	client_free(c);
-	return NULL;
+	return -EIO;
+}
+
+/* All entries of @from to @to as well, counted.  0 or -ENOMEM; what was done stays. */
+static int share_entries(struct client *to, const struct client *from)
+{
+	uint64_t addr = 0, end = 1ULL << 47;
+
+	while ((addr = window_next(&from->win, addr, end)) < end) {
+		vswp_entry_t first = window_get(&from->win, addr);
+		unsigned int nr = 1;
+
+		while (nr < SHARE_BATCH &&
+		       window_get(&from->win, addr + nr * PAGE_SIZE_).val == first.val + nr)
+			nr++;
+		if (swap_dup_range(pager.space, first, nr))
+			return -ENOMEM;
+		for (unsigned int i = 0; i < nr; i++)
+			if (window_set(&to->win, addr + i * PAGE_SIZE_,
+				       vswp_entry(first.val + i))) {
+				swap_free_range(pager.space, vswp_entry(first.val + i), nr - i);
+				return -ENOMEM;
+			}
+		addr += nr * PAGE_SIZE_;
+	}
+	return 0;
 }
 
 struct client *client_fork(struct client *parent, int uffd)
 {
 	struct client *c = client_new(parent->job);
-	uint64_t addr = 0, end = 1ULL << 47;
 
 	if (!c) {
 		close(uffd);
@@ -548,21 +756,14 @@ struct client *client_fork(struct client *parent, int uffd)
 	}
 	c->uffd = uffd;
 	c->copy_mode = parent->copy_mode;
+	memcpy(c->own, parent->own, sizeof(c->own));
 	client_get(parent);
 	c->parent = parent;
+	c->shared_fd = make_shared(c);
+	if (c->shared_fd < 0)
+		goto fail;
 	hold(c);
-	while ((addr = window_next(&parent->win, addr, end)) < end) {
-		vswp_entry_t entry = window_get(&parent->win, addr);
-
-		if (window_set(&c->win, addr, entry))
-			goto fail;
-		if (swap_dup_range(pager.space, entry, 1)) {
-			window_clear(&c->win, addr, 0);
-			goto fail;
-		}
-		addr += PAGE_SIZE_;
-	}
-	if (clients_add(c))
+	if (share_entries(c, parent) || clients_add(c))
 		goto fail;
 	return c;
 fail:
@@ -574,8 +775,10 @@ void clients_kill(const struct job *job)
 {
 	pthread_mutex_lock(&clients.lock);
 	for (unsigned int i = 0; i < clients.nr; i++) {
-		pid_t pid = clients.list[i]->pid ? clients.list[i]->pid :
-						   (pid_t)clients.list[i]->tid;
+		pid_t pid = client_pid(clients.list[i]);
+
+		if (!pid)
+			pid = __atomic_load_n(&clients.list[i]->tid, __ATOMIC_RELAXED);
 
 		if (clients.list[i]->job == job && pid > 0)
 			kill(pid, SIGKILL);

@@ -29,7 +29,7 @@ struct job;
 struct uffd_msg;
 
 #define MAX_SERVERS 8
-#define MAX_CLIENTS 256
+#define MAX_CLIENTS 1024
 #define MAX_DOUBTS  256
 #define MAX_STREAMS 8
 #define MAX_COPIES  512
@@ -70,23 +70,31 @@ struct batch {
 	struct frame *frame[BATCH_PAGES];
 };
 
+/* What clients_weigh() found of a client; each field atomic. */
+struct weight {
+	uint64_t anon, file; /* resident bytes that other processes account for */
+	uint64_t faults;     /* minor faults not served by us, before it was found */
+	int64_t touched;     /* resident bytes that came otherwise than by us, then */
+};
+
 struct client {
 	uint64_t id;	  /* never used again */
 	unsigned int ref; /* guarded by the list's lock */
 	bool dead;	  /* atomic; its address space is gone */
 	struct job *job;  /* with a reference */
-	pid_t pid;	  /* 0: a forked child whose id is not known */
+	pid_t pid;	  /* 0: a forked child whose agent is not here yet; atomic */
 	int uffd;
-	int sock; /* -1: no agent, nothing can be evicted */
-	int statm, pagemap, maps;
-	uint64_t foreign; /* bytes of mapped files that other processes account for; atomic */
+	int sock; /* -1: no agent, nothing can be evicted; atomic, the last to be set */
+	int statm, stat, pagemap, maps;
+	struct weight foreign;
 	uint32_t *gate;
-	uint32_t own_gate; /* of a client without an agent */
 	struct agent_shared *shared;
+	int shared_fd; /* of a forked child, for the agent that may come; else -1 */
 	uint32_t agent_tid;
-	bool copy_mode;		       /* no UFFDIO_MOVE here */
-	bool batch_copies;	       /* the batch under way is by copying */
-	uint32_t tid;		       /* a thread of it that faulted */
+	uint32_t beacon;   /* the thread that faulted in own[]: a child's agent; atomic */
+	bool copy_mode;	   /* no UFFDIO_MOVE here */
+	bool batch_copies; /* the batch under way is by copying */
+	uint32_t tid;	   /* a thread of it that faulted */
 	struct range own[WIRE_RANGES]; /* the agent's: never managed */
 
 	pthread_mutex_t state;
@@ -103,8 +111,8 @@ struct client {
 	struct doubt doubt[MAX_DOUBTS];
 	unsigned int nr_doubts;
 	struct stream stream[MAX_STREAMS];
-	uint64_t faults;
-	struct client *parent;		/* of a forked child, until the child's end */
+	uint64_t faults;		/* served */
+	struct client *parent;		/* of a child without an agent; the list's lock */
 	struct client *holder;		/* whose agent keeps our userfaultfd, or NULL */
 	unsigned int hold;		/* ... and its number there */
 	uint64_t held[WIRE_HOLDS / 64]; /* numbers in use here; the list's lock */
@@ -131,11 +139,13 @@ struct client {
 
 /*
  * Answer an agent that has just connected on @sock: take its userfaultfd, give
- * it a control block and the frames, make it a client of @job, of process @pid.
- * When that fails it says why, unless the process has just ended, and returns
- * NULL; @sock is then the caller's still.  Waits for the agent, some seconds.
+ * it a control block and the frames, make it a client of @job, of process @pid;
+ * or find the client it is the agent of, if its process is a forked child.
+ * Returns 0; @sock is the client's then.  -ENOENT: a child that goes on without.
+ * Else it said why, unless the process has just ended.  Waits for the agent, some
+ * seconds.
  */
-struct client *client_accept(struct job *job, int sock, pid_t pid);
+int client_accept(struct job *job, int sock, pid_t pid);
 /* A child of @parent, born with @uffd, with the parent's entries.  State and gate held. */
 struct client *client_fork(struct client *parent, int uffd);
 
@@ -158,6 +168,27 @@ static inline bool client_is_dead(const struct client *c)
 	return __atomic_load_n(&c->dead, __ATOMIC_ACQUIRE);
 }
 
+/* Is there an agent, so that it can be looked into and pages taken from it? */
+static inline bool client_has_agent(const struct client *c)
+{
+	return __atomic_load_n(&c->sock, __ATOMIC_ACQUIRE) >= 0;
+}
+
+/* 0: not known. */
+static inline pid_t client_pid(const struct client *c)
+{
+	return __atomic_load_n(&c->pid, __ATOMIC_RELAXED);
+}
+
+/* Is @addr the agent's? */
+static inline bool client_owns(const struct client *c, uint64_t addr)
+{
+	for (unsigned int i = 0; i < WIRE_RANGES; i++)
+		if (addr >= c->own[i].start && addr < c->own[i].end)
+			return true;
+	return false;
+}
+
 /* Is any of its memory registered, and so evictable? */
 static inline bool client_registered(const struct client *c)
 {
@@ -174,8 +205,8 @@ bool client_gate(struct client *c, enum gate_for what);
 void client_ungate(struct client *c, enum gate_for what);
 
 /*
- * Resident bytes as the kernel counts them: anonymous, and of files and shared
- * memory without what client_weigh_files() found to be others'.  0 or -errno.
+ * Resident bytes as the kernel counts them, without what clients_weigh() found to be
+ * others': anonymous, and of files and shared memory.  0 or -errno.
  */
 int client_resident(struct client *c, uint64_t *anon, uint64_t *file);
 /* Anonymous pages came into it by us, or left it. */
@@ -186,10 +217,11 @@ void client_charge(struct client *c, int64_t bytes);
  */
 bool client_has_grown(struct client *c, uint64_t now);
 /*
- * Find its proportional share of mapped files.  Walks the page tables: a
- * millisecond for each some ten MiB mapped.
+ * Find the proportional shares the @n clients of @list have of what is resident: of
+ * mapped files, and of memory a fork has shared.  Walks the page tables: a millisecond
+ * for each some ten MiB mapped.
  */
-void client_weigh_files(struct client *c);
+void clients_weigh(struct client **list, unsigned int n);
 
 /* ---- range.c: what is registered; state lock held ------------------- */
 

@@ -183,7 +183,8 @@ static void note_thread(struct server *sv, const struct fault *f)
 	now = f->start_ns;
 	if (sv->id == 0 && now > servers.followed_ns + FOLLOW_NS) {
 		servers.followed_ns = now;
-		pin(sv, thread_cpu(f->client->pid ? f->client->pid : (pid_t)f->tid, f->tid));
+		pin(sv, thread_cpu(client_pid(f->client) ? client_pid(f->client) : (pid_t)f->tid,
+				   f->tid));
 	}
 }
 
@@ -218,7 +219,7 @@ static unsigned int ahead(struct client *c, uint64_t addr)
 {
 	struct stream *oldest = &c->stream[0];
 
-	c->faults++;
+	count_add(&c->faults, 1);
 	for (unsigned int i = 0; i < MAX_STREAMS; i++) {
 		struct stream *s = &c->stream[i];
 
@@ -498,7 +499,7 @@ static void serve_poison(struct server *sv, struct client *c, struct plan *plan)
 	count_add(&pager.count.sigbus, 1);
 	if (!done && !client_is_dead(c) && errno != EAGAIN)
 		/* Before 6.6 a single page cannot be marked: the process gets the signal. */
-		kill(c->pid ? c->pid : c->job->pid, SIGBUS);
+		kill(client_pid(c) ? client_pid(c) : c->job->pid, SIGBUS);
 }
 
 /* The pages [0, n) are in the program: forget their entries. */
@@ -560,13 +561,20 @@ static int copy_pages(struct client *c, uint64_t dst, const void *src, unsigned 
 	return copy.copy > 0 ? (int)(copy.copy / (int64_t)PAGE_SIZE_) : -errno;
 }
 
+/* It cannot wait for room, it is to make some.  The state of a child's is as in adopt(). */
+static bool is_agents(const struct fault *f)
+{
+	return client_owns(f->client, f->addr) ||
+	       (client_has_agent(f->client) && f->tid == f->client->agent_tid);
+}
+
 /*
  * Is the budget spent?  Then the fault is put aside: events must still be read,
  * or nothing could be evicted, so there is no waiting here.
  */
 static bool no_room(struct fault *f)
 {
-	if (f->tid != f->client->agent_tid && budget_spent(f->client->job->group)) {
+	if (!is_agents(f) && budget_spent(f->client->job->group)) {
 		if (!f->stalled_ns)
 			f->stalled_ns = now_ns();
 		return true;
@@ -590,8 +598,10 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 
 	if (no_room(f))
 		return AGAIN;
+	if (client_owns(c, addr))
+		__atomic_store_n(&c->beacon, f->tid, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&c->state);
-	if (batch_covers(c, addr, addr + PAGE_SIZE_) && f->tid != c->agent_tid) {
+	if (batch_covers(c, addr, addr + PAGE_SIZE_) && !is_agents(f)) {
 		c->waiting_batch++;
 		pthread_mutex_unlock(&c->state);
 		count_add(&pager.count.fault_wait, 1);

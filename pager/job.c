@@ -216,8 +216,7 @@ static int accept_agent(struct job *job)
 {
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
-	struct client *c = NULL;
-	int sock = accept4(job->listener, NULL, NULL, SOCK_CLOEXEC);
+	int ret = -EIO, sock = accept4(job->listener, NULL, NULL, SOCK_CLOEXEC);
 
 	if (sock < 0)
 		return 0;
@@ -225,13 +224,13 @@ static int accept_agent(struct job *job)
 		/* The program itself is the first. */
 		if (!job->pid)
 			__atomic_store_n(&job->pid, cred.pid, __ATOMIC_RELAXED);
-		c = client_accept(job, sock, cred.pid);
-		if (!c && cred.pid > 0)
+		ret = client_accept(job, sock, cred.pid);
+		if (ret && ret != -ENOENT && cred.pid > 0)
 			kill(cred.pid, SIGKILL);
 	}
-	if (!c)
+	if (ret)
 		close(sock);
-	return c ? JOB_CLIENT : JOB_REFUSE;
+	return !ret ? JOB_CLIENT : ret == -ENOENT ? 0 : JOB_REFUSE;
 }
 
 int job_turn(struct job *job, int fd, int ms)

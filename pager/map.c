@@ -232,7 +232,7 @@ static int map_client(struct map *m, struct client *c, struct json_object *clien
 
 	err = json_append(clients, obj);
 	if (!err)
-		err = json_add_u64(obj, "pid", c->pid);
+		err = json_add_u64(obj, "pid", client_pid(c));
 	if (err)
 		json_object_put(ranges);
 	else

@@ -8,7 +8,7 @@
  * faults, which wait when there is no room.  A second thread keeps a little room
  * free: pages are moved to frames, the oldest frames are compressed while the
  * agent moves the next batch.  A third writes the pool's oldest contents to a
- * tier long before the pool is full.
+ * tier long before the pool is full.  A fourth weighs what processes share.
  *
  * Each group with a limit of its own is kept to it in the same way as the space
  * is, and whoever is to give is found by share (group_victim()).
@@ -34,6 +34,7 @@
 #define MS	       1000000ULL
 #define TOUCH_BYTES_MS (3ULL << 20) /* a thread touches new memory no faster */
 #define REGISTER_MS    16	    /* may take so long, see register_mark() */
+#define CHILD_MS       16	    /* a forked child may be without an agent so long */
 #define RATE_FADES     8
 #define WRITEOUT_BATCH 64
 #define EARLY_MAX      (16ULL << 20) /* see register_mark() */
@@ -45,11 +46,12 @@
 #define STALLED_MS     500
 
 static struct {
-	pthread_t watcher, thread, writer;
+	pthread_t watcher, thread, writer, weigher;
 	pthread_mutex_t lock;
-	pthread_cond_t wake, write, watch;
-	bool woken, write_woken;
+	pthread_cond_t wake, write, watch, weigh;
+	bool woken, write_woken, weigh_woken;
 	bool watching;	  /* the watcher is up */
+	bool tight;	  /* atomic; a group is near its limit */
 	uint64_t rate;	  /* bytes used grow by in a millisecond, fading; the watcher's */
 	uint64_t rate_ns; /* when last looked at */
 	uint64_t rate_used;
@@ -61,23 +63,35 @@ static struct {
 	.wake = PTHREAD_COND_INITIALIZER,
 	.write = PTHREAD_COND_INITIALIZER,
 	.watch = PTHREAD_COND_INITIALIZER,
+	.weigh = PTHREAD_COND_INITIALIZER,
 };
 
-void reclaim_wake(void)
+static void ring(pthread_cond_t *cond, bool *woken)
 {
 	/* An unlocked look keeps the fault path off this lock most of the time. */
-	if (__atomic_load_n(&reclaim.woken, __ATOMIC_RELAXED))
+	if (__atomic_load_n(woken, __ATOMIC_RELAXED))
 		return;
 	pthread_mutex_lock(&reclaim.lock);
-	__atomic_store_n(&reclaim.woken, true, __ATOMIC_RELAXED);
-	pthread_cond_signal(&reclaim.wake);
+	__atomic_store_n(woken, true, __ATOMIC_RELAXED);
+	pthread_cond_signal(cond);
 	pthread_mutex_unlock(&reclaim.lock);
 }
 
-/* Until @cond is signalled with *woken set, the end, or @ms are over. */
-static void sleep_ms(pthread_cond_t *cond, bool *woken, uint64_t ms)
+void reclaim_wake(void)
+{
+	ring(&reclaim.wake, &reclaim.woken);
+}
+
+void reclaim_weigh(void)
+{
+	ring(&reclaim.weigh, &reclaim.weigh_woken);
+}
+
+/* Until @cond is signalled with *woken set (then true is returned), the end, or @ms are over. */
+static bool sleep_ms(pthread_cond_t *cond, bool *woken, uint64_t ms)
 {
 	struct timespec ts;
+	bool rung = false;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
 	ts.tv_nsec += (ms % 1000) * 1000000L;
@@ -87,9 +101,12 @@ static void sleep_ms(pthread_cond_t *cond, bool *woken, uint64_t ms)
 	while (!(woken && *woken) && !pager_stopping())
 		if (pthread_cond_timedwait(cond, &reclaim.lock, &ts) == ETIMEDOUT)
 			break;
-	if (woken)
+	if (woken) {
+		rung = *woken;
 		__atomic_store_n(woken, false, __ATOMIC_RELAXED);
+	}
 	pthread_mutex_unlock(&reclaim.lock);
+	return rung;
 }
 
 /* Reclaim of a group, or of the space, begins above the high mark and ends below the low one. */
@@ -180,12 +197,8 @@ void reclaim_set_goal(uint64_t goal)
 
 static void writer_wake(void)
 {
-	if (!has_tier())
-		return;
-	pthread_mutex_lock(&reclaim.lock);
-	reclaim.write_woken = true;
-	pthread_cond_signal(&reclaim.write);
-	pthread_mutex_unlock(&reclaim.lock);
+	if (has_tier())
+		ring(&reclaim.write, &reclaim.write_woken);
 }
 
 static bool undo(struct frame *frame)
@@ -279,7 +292,7 @@ static unsigned int evict_clients(struct group *group, uint64_t pages)
 									     pager.batch_pages;
 		unsigned int want = pages < most ? pages : most;
 
-		if (c->job->group == group && c->sock >= 0 && !client_is_dead(c) &&
+		if (c->job->group == group && client_has_agent(c) && !client_is_dead(c) &&
 		    client_registered(c)) {
 			if (want < 32)
 				want = 32;
@@ -324,7 +337,7 @@ static uint64_t evict_all_files(struct group *top)
 	for (unsigned int i = 0; i < n; i++) {
 		struct client *c = list[i];
 
-		if (group_is_in(c->job->group, top) && c->sock >= 0 && !client_is_dead(c))
+		if (group_is_in(c->job->group, top) && client_has_agent(c) && !client_is_dead(c))
 			freed += evict_files(c, true);
 		client_put(c);
 	}
@@ -362,6 +375,18 @@ static bool near_limit(const struct group *g)
 	return false;
 }
 
+/* Can all that @g is in have @bytes more? */
+static bool has_room(const struct group *g, uint64_t bytes)
+{
+	for (; g; g = g->parent) {
+		uint64_t mark = low_mark(g);
+
+		if (mark != GROUP_NO_LIMIT && group_used(g) + bytes >= mark)
+			return false;
+	}
+	return true;
+}
+
 /*
  * Near a limit, has a program grown otherwise than by our faults?  Then there is more to
  * register.  Who waits for that is told that it was seen to.
@@ -376,13 +401,16 @@ static void look_for_growth(uint64_t used)
 	for (unsigned int i = 0; i < n; i++) {
 		struct client *c = list[i];
 
-		if (c->sock >= 0 && !client_is_dead(c)) {
+		if (client_has_agent(c) && !client_is_dead(c)) {
 			bool near = all || near_limit(c->job->group);
 			uint32_t looks = c->shared->looks + 1;
 
 			if (near && client_has_grown(c, now))
 				client_register(c);
 			__atomic_store_n(&c->shared->looks, near ? looks + !looks : 0,
+					 __ATOMIC_RELAXED);
+			__atomic_store_n(&c->shared->fork_waits,
+					 !has_room(c->job->group, CHILD_MS * TOUCH_BYTES_MS),
 					 __ATOMIC_RELAXED);
 		}
 		client_put(c);
@@ -419,7 +447,7 @@ static void bury_children(void)
 	unsigned int n = clients_get(list, MAX_CLIENTS);
 
 	for (unsigned int i = 0; i < n; i++) {
-		if (list[i]->sock < 0 && client_gone(list[i]))
+		if (!client_has_agent(list[i]) && client_gone(list[i]))
 			client_dead(list[i]);
 		client_put(list[i]);
 	}
@@ -434,20 +462,61 @@ static void check_pool(void)
 		writer_wake();
 }
 
-/* Libraries that others use as well are not the program's alone.  Returns when to ask again. */
-static uint64_t weigh_files(uint64_t now)
+/* Late is memory above the limit, in the threads that see to it. */
+static void be_urgent(int priority)
+{
+	const struct sched_param realtime = { .sched_priority = priority };
+
+	if (sched_setscheduler(0, SCHED_FIFO, &realtime))
+		setpriority(PRIO_PROCESS, syscall(SYS_gettid), -10);
+}
+
+/*
+ * Libraries that others use as well are not the program's alone, and what a fork has
+ * shared is not twice there.  Is anything shared by a fork?
+ */
+static bool weigh(void)
 {
 	struct client *list[MAX_CLIENTS];
-	unsigned int n = clients_get(list, MAX_CLIENTS);
-	uint64_t cost;
+	unsigned int n = clients_get(list, MAX_CLIENTS), nr = 0;
+	bool shared = false;
 
 	for (unsigned int i = 0; i < n; i++) {
-		if (list[i]->statm >= 0 && !client_is_dead(list[i]))
-			client_weigh_files(list[i]);
+		if (client_has_agent(list[i]) && !client_is_dead(list[i]))
+			list[nr++] = list[i];
+		else
+			client_put(list[i]);
+	}
+	clients_weigh(list, nr);
+	for (unsigned int i = 0; i < nr; i++) {
+		shared |= count_read(&list[i]->foreign.anon) > 0;
 		client_put(list[i]);
 	}
-	cost = now_ns() - now;
-	return now + (cost < 4 * MS ? 200 * MS : cost * 50);
+	return shared;
+}
+
+/*
+ * Weighing walks page tables, so the watcher does not: near a limit every millisecond of
+ * its is needed.  Often where a fork has shared memory, for what a child that ended leaves
+ * to the others is counted by nothing else.
+ */
+static void *weigh_main(void *unused)
+{
+	bool shared = false;
+
+	(void)unused;
+	prctl(PR_SET_NAME, "vswap-weigh");
+	be_urgent(1);
+	while (!pager_stopping()) {
+		bool asked = sleep_ms(&reclaim.weigh, &reclaim.weigh_woken, shared ? 50 : 200);
+		uint64_t start = now_ns();
+
+		if (!asked && !shared && !__atomic_load_n(&reclaim.tight, __ATOMIC_RELAXED))
+			continue;
+		shared = weigh();
+		sleep_ms(&reclaim.watch, NULL, (now_ns() - start) * (shared ? 10 : 50) / MS);
+	}
+	return NULL;
 }
 
 /* What of vswap's memory is no group's. */
@@ -463,14 +532,11 @@ static uint64_t overhead(void)
 
 static void *watch_main(void *unused)
 {
-	const struct sched_param realtime = { .sched_priority = 1 };
-	uint64_t next_bury = 0, next_weigh = 0;
+	uint64_t next_bury = 0;
 
 	(void)unused;
 	prctl(PR_SET_NAME, "vswap-watch");
-	/* Late here means memory above the limit. */
-	if (sched_setscheduler(0, SCHED_FIFO, &realtime))
-		setpriority(PRIO_PROCESS, syscall(SYS_gettid), -10);
+	be_urgent(2);
 	pthread_mutex_lock(&reclaim.lock);
 	reclaim.watching = true;
 	pthread_cond_broadcast(&reclaim.watch);
@@ -499,8 +565,7 @@ static void *watch_main(void *unused)
 			if (has > high_mark(g))
 				reclaim_wake();
 		}
-		if (!room && now >= next_weigh)
-			next_weigh = weigh_files(now);
+		__atomic_store_n(&reclaim.tight, !room, __ATOMIC_RELAXED);
 		look_for_growth(used);
 		throttle();
 		room /= TOUCH_BYTES_MS * 2;
@@ -519,7 +584,7 @@ static struct client *largest(const struct group *top)
 	for (unsigned int i = 0; i < n; i++) {
 		struct client *c = list[i];
 
-		if (group_is_in(c->job->group, top) && c->statm >= 0 &&
+		if (group_is_in(c->job->group, top) && client_has_agent(c) &&
 		    !client_resident(c, &anon, &file) && (!most || anon > max)) {
 			struct client *old = most;
 
@@ -653,6 +718,8 @@ static void *reclaim_main(void *unused)
 {
 	(void)unused;
 	prctl(PR_SET_NAME, "vswap-reclaim");
+	/* What a fork has shared is made anew by mere writes: nothing else slows a program in that. */
+	setpriority(PRIO_PROCESS, syscall(SYS_gettid), -5);
 	while (!pager_stopping()) {
 		enum progress most = NOTHING_TO_DO;
 		struct group *g;
@@ -687,7 +754,7 @@ static void *writer_main(void *unused)
 		pthread_mutex_lock(&reclaim.lock);
 		while (!reclaim.write_woken && !pager_stopping())
 			pthread_cond_wait(&reclaim.write, &reclaim.lock);
-		reclaim.write_woken = false;
+		__atomic_store_n(&reclaim.write_woken, false, __ATOMIC_RELAXED);
 		pthread_mutex_unlock(&reclaim.lock);
 		if (pager_stopping())
 			return NULL;
@@ -726,20 +793,24 @@ int reclaim_start(void)
 	}
 	if (!ret)
 		ret = pthread_create(&reclaim.writer, NULL, writer_main, NULL);
+	if (!ret)
+		ret = pthread_create(&reclaim.weigher, NULL, weigh_main, NULL);
 	return -ret;
 }
 
 /* pager.stopping is set by now; also after a reclaim_start() that failed. */
 void reclaim_stop(void)
 {
-	pthread_t *thread[] = { &reclaim.watcher, &reclaim.thread, &reclaim.writer };
+	pthread_t *thread[] = { &reclaim.watcher, &reclaim.thread, &reclaim.writer,
+				&reclaim.weigher };
 
 	pthread_mutex_lock(&reclaim.lock);
 	pthread_cond_broadcast(&reclaim.wake);
 	pthread_cond_broadcast(&reclaim.write);
 	pthread_cond_broadcast(&reclaim.watch);
+	pthread_cond_broadcast(&reclaim.weigh);
 	pthread_mutex_unlock(&reclaim.lock);
-	for (unsigned int i = 0; i < 3; i++)
+	for (unsigned int i = 0; i < 4; i++)
 		if (*thread[i])
 			pthread_join(*thread[i], NULL);
 }

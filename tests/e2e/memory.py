@@ -6,7 +6,7 @@ import os
 from harness import MIB, case
 
 # name: sanitizers' builds to run it on as well, whether the memory bound holds
-# (shared and locked memory is not vswap's to page; a child's own pages are not either).
+# (shared and locked memory is not vswap's to page).
 # TSan is for what several threads of vswap do at once, at ten times the time.
 ASAN = ("address",)
 BOTH = ("address", "thread")
@@ -32,9 +32,10 @@ TESTS = {
     "mlock": ((), False),
     "shared": ((), False),
     "forkexec": ((), True),
-    "forkread": (ASAN, False),
-    "forkwrite": (BOTH, False),
-    "forkthreads": (ASAN, False),
+    "forkread": (ASAN, True),
+    "forkwrite": (BOTH, True),
+    "forkgrow": (BOTH, True),
+    "forkthreads": (ASAN, True),
     "spawn": ((), True),
     "shell": (ASAN, True),
     "syscalls": (ASAN, True),
@@ -85,13 +86,13 @@ def add_copied(name):
     def run(t):
         # As on a kernel without UFFDIO_MOVE.
         _, stats = t.paged(t.vmtest(name, 64 * MIB, "--hard"),
-                           bound=name != "forkread",
                            env=dict(os.environ, VSWAP_DEBUG="nomove"))
         t.check(stats["evictions"]["copy"] > 0, "nothing was copied")
         t.check(stats["evictions"]["move"] == 0, "pages were moved")
 
 
-for name in ("rw", "threads", "mremap", "munmap", "churn", "mprotect", "dontneed", "forkread"):
+for name in ("rw", "threads", "mremap", "munmap", "churn", "mprotect", "dontneed", "forkread",
+             "forkgrow"):
     add_copied(name)
 
 

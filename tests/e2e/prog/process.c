@@ -124,6 +124,36 @@ void test_forkwrite(void)
 	}
 }
 
+/* Children that live on, with memory of their own beside what they came with. */
+void test_forkgrow(void)
+{
+	size_t nr = args.size / 4 / PAGE;
+	char *mem = map_anon(nr * PAGE);
+	pid_t child[2];
+	unsigned int i;
+
+	range_fill(mem, nr, 0, 0);
+	for (i = 0; i < 2; i++) {
+		child[i] = forked();
+		if (!child[i]) {
+			char *own = map_anon(nr * PAGE);
+			unsigned int pass;
+
+			for (pass = 0; pass < 2 * args.passes; pass++) {
+				range_fill(own, nr, (i + 1) << 20, pass);
+				range_check(mem, nr, 0, 0);
+				range_check(own, nr, (i + 1) << 20, pass);
+			}
+			_exit(0);
+		}
+	}
+	range_check(mem, nr, 0, 0);
+	range_fill(mem, nr, 0, 1);
+	for (i = 0; i < 2; i++)
+		wait_for(child[i], "child");
+	range_check(mem, nr, 0, 1);
+}
+
 /* fork while other threads fault. */
 void test_forkthreads(void)
 {

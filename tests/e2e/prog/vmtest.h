@@ -95,6 +95,7 @@ void test_mapped(void);
 void test_forkexec(void);
 void test_forkread(void);
 void test_forkwrite(void);
+void test_forkgrow(void);
 void test_forkthreads(void);
 void test_spawn(void);
 void test_shell(void);
