@@ -37,7 +37,7 @@ def check_pages(t, live):
     line = answer(t, live, "check")
     found = {name: int(n) for name, n in re.findall(r"(\w+) (\d+)", line)}
     t.check(set(found) == {"good", "sigbus", "wrong"}, f"answer {line!r}")
-    t.check(found["wrong"] == 0, f"WRONG BYTES: {line}")
+    t.check(found["wrong"] == 0, f"WRONG BYTES: {line}\n{live.err().decode()}")
     return found
 
 
@@ -131,7 +131,7 @@ def agent_killed(t):
         pass
     line = live.line(10)
     if line is not None:
-        t.check(re.fullmatch(r"good \d+ sigbus \d+ wrong 0", line), f"WRONG BYTES: {line}")
+        t.check(re.fullmatch(r"good \d+ sigbus \d+ wrong 0", line), f"WRONG BYTES: {line}\n{live.err().decode()}")
         run = live.finish()
     else:
         t.check(wait_until(lambda: not live.members(), 1), f"it hangs: {live.describe()}")

@@ -247,43 +247,58 @@ class Test:
     def run(self, argv, stdin=b"", **popen):
         return self.spawn(argv, **popen).finish(stdin)
 
-    def sampled(self, argv, stdin=b"", **popen):
-        """The same, with the summed PSS sampled every 50 ms in .peak."""
-        report = self.path("pss")
-        run = self.run([self.prog("pss"), "-o", report] + argv, stdin, **popen)
-        with open(report) as f:
+    def pss(self, argv):
+        """The command for that with its summed PSS sampled every 50 ms, for peak()."""
+        return [self.prog("pss"), "-o", self.path("pss"), *argv]
+
+    def peak(self, run):
+        with open(self.path("pss")) as f:
             text = f.read().split()
         self.check(len(text) == 3, "no samples", run)
-        run.peak = int(text[0])
+        return int(text[0])
+
+    def sampled(self, argv, stdin=b"", **popen):
+        run = self.run(self.pss(argv), stdin, **popen)
+        run.peak = self.peak(run)
         return run
 
     def vswap_run(self, *args):
         return [self.vswap, "run", *args]
 
-    def paged(self, argv, ram=None, options=(), status=0, bound=True, stdin=b"", **popen):
+    def paged(self, argv, ram=None, options=(), status=0, bound=True, paged_out=True, stdin=b"",
+              **popen):
         """Run argv in ram bytes; returns the run and its statistics.
 
         What every such run must keep: the exit status, the memory bound, a
         statistics file, and that the program was paged at all.
         """
+        return self.paged_end(self.paged_begin(argv, ram, options, **popen), status, bound,
+                              paged_out, stdin)
+
+    def paged_begin(self, argv, ram=None, options=(), **popen):
+        """The same for a command that others talk to; paged_end() ends it."""
         self.need_userfaultfd()
-        ram = ram or self.ram
-        stats_path = self.path("stats.json")
-        command = self.vswap_run("--ram", str(ram), "--stats", stats_path, *options, "--", *argv)
-        run = self.sampled(command, stdin, **popen)
+        live = self.spawn(self.pss(self.vswap_run(
+            "--ram", str(ram or self.ram), "--stats", self.path("stats.json"), *options,
+            "--", *argv)), **popen)
+        live.limit = (ram or self.ram) * 1.05 + 16 * MIB
+        return live
+
+    def paged_end(self, live, status=0, bound=True, paged_out=True, stdin=b""):
+        run = live.finish(stdin)
+        run.peak = self.peak(run)
         self.check(run.status == status, f"status {run.status}, not {status}", run)
         try:
-            with open(stats_path) as f:
+            with open(self.path("stats.json")) as f:
                 stats = json.load(f)
         except (OSError, ValueError) as e:
             raise Failed(f"statistics: {e}\n{run}") from None
-        self.check(stats["pgsteal"] > 0, "nothing was paged out", run)
-        limit = ram * 1.05 + 16 * MIB
+        self.check(stats["pgsteal"] > 0 or not paged_out, "nothing was paged out", run)
         if bound and not self.sanitized:
             own = stats["ram_bytes_peak"]
-            self.check(run.peak <= limit, f"peak memory {run.peak / MIB:.1f} MiB, bound is "
-                       f"{limit / MIB:.1f} MiB ({own / MIB:.1f} MiB by its own count)", run)
-            self.check(own <= limit, "ram_bytes_peak is above the bound", run)
+            self.check(run.peak <= live.limit, f"peak memory {run.peak / MIB:.1f} MiB, bound is "
+                       f"{live.limit / MIB:.1f} MiB ({own / MIB:.1f} MiB by its own count)", run)
+            self.check(own <= live.limit, "ram_bytes_peak is above the bound", run)
         return run, stats
 
     def finish(self):

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Programs people use, in a half and a quarter of the memory they take alone."""
+import ctypes
+import errno
+import glob
 import hashlib
 import os
 import random
@@ -29,6 +32,35 @@ print(hashlib.sha256("".join(d[i] for i in range(150000)).encode()).hexdigest())
 ISSUE_PYTHON = ("import hashlib; d={i: str(i)*20 for i in range(2500000)}; "
                 "print(hashlib.sha256(''.join(d[i] for i in range(0,2500000,7)).encode())"
                 ".hexdigest())")
+
+
+# Workers are forked, and none has anything in common with the others.
+POOL = """
+import hashlib, multiprocessing, random
+def work(seed):
+    rng = random.Random(seed)
+    table = {rng.getrandbits(40): str(i) * 20 for i in range(80000)}
+    order = sorted(table)
+    return hashlib.sha256("".join(table[k] for k in order).encode()).hexdigest()
+if __name__ == "__main__":
+    kept = [str(i) * 30 for i in range(40000)]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for digest in pool.map(work, range(4), chunksize=1):
+            print(digest)
+    print(hashlib.sha256("".join(kept).encode()).hexdigest())
+"""
+
+NUMPY = """
+import hashlib, numpy
+rng = numpy.random.default_rng(1)
+a = rng.integers(0, 1000, 1000000)
+b = numpy.sort(a.reshape(1000, 1000), axis=0)
+c = numpy.cumsum(b, axis=1) % 4096
+d = (b.T[:200] @ c[:, :200]).astype(numpy.int64)
+assert (numpy.bincount(b.ravel()) == numpy.bincount(a)).all()
+for x in a, b, c, d:
+    print(hashlib.sha256(x.tobytes()).hexdigest())
+"""
 
 
 def sha256(path):
@@ -134,6 +166,124 @@ def zstd(t, tier, under):
     under(["zstd", "-q", "-f", "-T1", "-3", "--long=27", text, "-o", packed])
     under(["zstd", "-d", "-q", "-f", "--long=27", packed, "-o", back])
     t.check(sha256(back) == sha256(text), "did not come back the same")
+
+
+@case("real/multiprocessing", timeout=120)
+def multiprocessing(t):
+    argv = [PYTHON, "-c", POOL]
+    plain = t.run(argv)
+    ran, _ = t.paged(argv, ram=48 * MIB)
+    t.check(ran.out == plain.out, "another output than without vswap", ran)
+
+
+@case("real/numpy", timeout=120)
+def numpy(t):
+    """Numbers that do not compress: not for a pool alone."""
+    argv = ["/usr/bin/python3", "-c", NUMPY]
+    peak, out = plain_peak(t, "numpy", argv)
+    ran, _ = t.paged(argv, ram=peak // 2)
+    t.check(ran.out == out, "another output than without vswap", ran)
+
+
+def sources(t):
+    """A C project of Debian's, configured."""
+    path = os.path.join(t.shared, "binutils")
+    if not os.path.exists(path):
+        archive = glob.glob("/usr/src/binutils/binutils-*.tar.xz")
+        t.check(archive, "no sources of binutils (install binutils-source)")
+        new = path + ".new"
+        os.mkdir(new)
+        run = t.run(["tar", "-xf", archive[0], "-C", new, "--strip-components=1", "--wildcards",
+                     *(f"*/{name}" for name in ("libiberty", "include", "config", "config.guess",
+                                                "config.sub", "config-ml.in", "install-sh",
+                                                "mkinstalldirs", "move-if-change"))])
+        t.check(run.status == 0, "the sources do not unpack", run)
+        os.mkdir(os.path.join(new, "build"))
+        run = t.run(["sh", "-c", f"cd {new}/build && ../libiberty/configure --enable-install-libiberty"])
+        t.check(run.status == 0, "the sources cannot be configured", run)
+        os.rename(new, path)
+    return path
+
+
+def objects(path):
+    return {name: sha256(os.path.join(path, name))
+            for name in sorted(os.listdir(path)) if name.endswith((".o", ".a"))}
+
+
+@case("real/make", timeout=120)
+def make(t):
+    """Many short processes, two at a time; the same objects as without vswap."""
+    build = os.path.join(sources(t), "build")
+    t.run(["make", "-C", build, "clean"])
+    run = t.run(["make", "-C", build, "-j2", "CFLAGS=-O2"])
+    t.check(run.status == 0, "fails without vswap", run)
+    plain = objects(build)
+    t.check(len(plain) > 40, f"{len(plain)} objects", run)
+    t.run(["make", "-C", build, "clean"])
+    t.paged(["make", "-C", build, "-j2", "CFLAGS=-O2"], ram=64 * MIB)
+    t.check(objects(build) == plain, "other objects than without vswap")
+
+
+def add_stress(stressor, *options, **paged):
+    @case(f"real/stress-ng-{stressor}", timeout=120)
+    def run(t):
+        t.paged(["stress-ng", "--temp-path", t.tmp, "--verify", f"--{stressor}", "1", *options],
+                ram=24 * MIB, **paged)
+
+
+# Those of mmap and madvise use shared memory too, which is not paged.
+add_stress("vm", "--vm-bytes", "64M", "--vm-ops", "2000")
+add_stress("brk", "--brk-ops", "30000", paged_out=False)
+add_stress("mmap", "--mmap-bytes", "8M", "--mmap-ops", "10", bound=False, paged_out=False)
+add_stress("mremap", "--mremap-bytes", "16M", "--mremap-ops", "40")
+add_stress("madvise", "--madvise-ops", "20", bound=False, paged_out=False)
+add_stress("fork", "--fork-ops", "500", paged_out=False)
+add_stress("vfork", "--vfork-ops", "500", paged_out=False)
+
+
+def process_vm_readv(pid, start, length):
+    class Iovec(ctypes.Structure):
+        _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+    data = ctypes.create_string_buffer(length)
+    here, there = Iovec(ctypes.addressof(data), length), Iovec(start, length)
+    got = ctypes.CDLL(None, use_errno=True).process_vm_readv(
+        pid, ctypes.byref(here), ctypes.c_ulong(1), ctypes.byref(there), ctypes.c_ulong(1),
+        ctypes.c_ulong(0))
+    return data.raw if got == length else f"{got}: {os.strerror(ctypes.get_errno())}"
+
+
+@case("real/inspect")
+def inspect(t):
+    """Others read its memory: the right bytes, or where the kernel cannot wait for them an error."""
+    live = t.paged_begin(t.vmtest("hold", 2 * t.ram))
+    pid = int(live.line(30).split()[1])
+    live.say("where")
+    _, start, length = live.line(10).split()
+    start, length = int(start), int(length)
+    by_proc, errors = {}, 0
+    with open(f"/proc/{pid}/mem", "rb", 0) as f:
+        for at in range(0, length, 4096):
+            try:
+                by_proc[at] = os.pread(f.fileno(), 4096, start + at)
+            except OSError as e:
+                t.check(e.errno == errno.EIO, f"/proc/PID/mem: {e}")
+                errors += 1
+    t.check(by_proc and errors, f"{len(by_proc)} pages by /proc/PID/mem, {errors} errors")
+    by_gdb = t.run(["gdb", "-nx", "-batch", "-p", str(pid), "-ex", f"x/gx {start + max(by_proc)}",
+                    "-ex", "info threads", "-ex", "detach"])
+    by_vm = process_vm_readv(pid, start, length)
+    dump = t.path("dump")
+    live.say(f"dump {dump}")
+    t.check(live.line(30) == "dumped", "the program itself cannot read it")
+    with open(dump, "rb") as f:
+        data = f.read()
+    t.check(by_vm == data, "process_vm_readv() gave other bytes" if len(by_vm) == length else by_vm)
+    for at, page in by_proc.items():
+        t.check(page == data[at:at + 4096], f"/proc/PID/mem gave other bytes at {at:#x}")
+    t.check(by_gdb.status == 0 and b"vswap-agent" in by_gdb.out, "gdb cannot attach", by_gdb)
+    live.say("check")
+    t.check(live.line(30).endswith(" sigbus 0 wrong 0"), "wrong bytes after that")
+    t.paged_end(live)
 
 
 @case("real/issue-python", timeout=180)

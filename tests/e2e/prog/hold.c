@@ -6,7 +6,8 @@
  * Prints "ready PID", then obeys lines: "check" reads every page and prints
  * "good N sigbus N wrong N"; "write" writes every page anew and prints
  * "written"; "grow BYTES" takes that much memory instead of what there was and
- * prints "grown"; end of file ends it.
+ * prints "grown"; "where" prints "at ADDRESS BYTES"; "dump FILE" writes it all to
+ * a file and prints "dumped"; end of file ends it.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -36,7 +37,8 @@ void test_hold(void)
 	static uint32_t version;
 	static char *mem;
 	struct sigaction sa = { .sa_handler = on_sigbus };
-	char line[64];
+	char line[512], path[512];
+	FILE *file;
 
 	if (sigaction(SIGBUS, &sa, NULL))
 		fail_errno("sigaction");
@@ -50,7 +52,7 @@ void test_hold(void)
 			for (i = 0; i < nr; i++) {
 				if (sigsetjmp(lost, 1))
 					bus++;
-				else if (page_matches(mem + i * PAGE, i, version))
+				else if (page_right(mem + i * PAGE, i, version))
 					good++;
 				else
 					wrong++;
@@ -65,6 +67,13 @@ void test_hold(void)
 			mem = map_anon(nr * PAGE);
 			range_fill(mem, nr, 0, version);
 			flushed(printf("grown\n"));
+		} else if (!strcmp(line, "where\n")) {
+			flushed(printf("at %lu %zu\n", (unsigned long)mem, nr * PAGE));
+		} else if (sscanf(line, "dump %511s", path) == 1) {
+			file = fopen(path, "w");
+			if (!file || fwrite(mem, PAGE, nr, file) != nr || fclose(file))
+				fail_errno(path);
+			flushed(printf("dumped\n"));
 		} else {
 			fail("told '%s'", line);
 		}

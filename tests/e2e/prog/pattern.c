@@ -7,6 +7,7 @@
  * noise.  Repeats carry their position, so pieces put in a wrong place show.
  */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "vmtest.h"
@@ -64,7 +65,7 @@ void page_fill(void *page, uint64_t id, uint32_t version)
 	}
 }
 
-bool page_matches(const void *page, uint64_t id, uint32_t version)
+static bool page_matches(const void *page, uint64_t id, uint32_t version)
 {
 	uint64_t want[PAGE_WORDS];
 
@@ -84,14 +85,15 @@ static const char *likeness(const void *have, unsigned int bad, uint64_t id, uin
 	return "";
 }
 
-void page_check(const void *page, uint64_t id, uint32_t version)
+/* Says on stderr what is wrong with a page, if anything.  Whether it is right. */
+bool page_right(const void *page, uint64_t id, uint32_t version)
 {
 	uint64_t want[PAGE_WORDS], have[PAGE_WORDS];
 	unsigned int i, bad = 0, first = 0;
 
 	page_fill(want, id, version);
 	if (!memcmp(page, want, PAGE))
-		return;
+		return true;
 	memcpy(have, page, PAGE);
 	for (i = PAGE_WORDS; i--;) {
 		if (have[i] != want[i]) {
@@ -99,10 +101,18 @@ void page_check(const void *page, uint64_t id, uint32_t version)
 			first = i;
 		}
 	}
-	fail("WRONG BYTES: page %#" PRIx64
-	     " at %p version %u: %u words differ, word %u is %#" PRIx64 ", not %#" PRIx64 "%s",
-	     id, page, version, bad, first, have[first], want[first],
-	     likeness(have, bad, id, version));
+	fprintf(stderr,
+		"WRONG BYTES: page %#" PRIx64
+		" at %p version %u: %u words differ, word %u is %#" PRIx64 ", not %#" PRIx64 "%s\n",
+		id, page, version, bad, first, have[first], want[first],
+		likeness(have, bad, id, version));
+	return false;
+}
+
+void page_check(const void *page, uint64_t id, uint32_t version)
+{
+	if (!page_right(page, id, version))
+		fail("wrong bytes");
 }
 
 bool page_is_zero(const void *page)

@@ -33,7 +33,7 @@ void fail_errno(const char *what) __attribute__((noreturn));
 
 /* Page number @id at @version, 4096 bytes, to @page. */
 void page_fill(void *page, uint64_t id, uint32_t version);
-bool page_matches(const void *page, uint64_t id, uint32_t version);
+bool page_right(const void *page, uint64_t id, uint32_t version);
 /* Fail, telling the first wrong word, unless the page is what page_fill() made. */
 void page_check(const void *page, uint64_t id, uint32_t version);
 bool page_is_zero(const void *page);

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""The soak: programs, sizes and limits at random, one after the other, for a set time.
+
+Each step is of a number of its own, which is printed: --seed N --steps 1 does it again.
+"""
+import os
+import random
+import shlex
+import time
+
+import memory
+from harness import MIB, Case
+
+# Not among them: what mostly is memory that is not paged, and needs a limit to fit.
+PROGRAMS = sorted(memory.TESTS.keys() - {"mlock", "shared"})
+
+
+def one_step(seed):
+    """A case, and what it does."""
+    rng = random.Random(seed)
+    ram = rng.choice((16, 24, 32, 48, 64, 96)) * MIB
+    tier, together = rng.random() < 0.5, rng.choice((1, 1, 2, 3))
+    names = rng.choices(PROGRAMS, k=together)
+    commands = []
+    for name in names:
+        size = max(8 * MIB, int(rng.uniform(0.4, 4) * ram / together))
+        commands.append([name, size, "--passes", str(rng.randint(1, 3)), "--threads",
+                         str(rng.randint(1, 8)), "--seed", str(rng.getrandbits(32)),
+                         *(["--hard"] if tier and rng.random() < 0.5 else [])])
+    options = [] if tier else ["--no-tier"]
+    if rng.random() < 0.2:
+        options += ["--compressor", "zstd"]
+    copied = rng.random() < 0.2
+
+    def run(t):
+        argv = [t.vmtest(*command) for command in commands]
+        script = " ".join(f"{shlex.join(a)} & p{i}=$!;" for i, a in enumerate(argv))
+        script += " " + " && ".join(f"wait $p{i}" for i in range(together))
+        env = dict(os.environ, TMPDIR=t.tmp, **({"VSWAP_DEBUG": "nomove"} if copied else {}))
+        ran, _ = t.paged(argv[0] if together == 1 else ["sh", "-c", script], ram=ram,
+                         options=options, env=env, paged_out=False,
+                         bound=all(memory.TESTS[name][1] for name in names))
+        t.check(sorted(ran.out.split(b"\n")[:-1]) == sorted(b"ok " + n.encode() for n in names),
+                "wrong output", ran)
+        t.check(b"vswap:" not in ran.err, "a message from vswap", ran)
+
+    text = (f"--ram {ram // MIB}M {' '.join(options)}{' copied' if copied else ''}: " +
+            ", ".join(f"{n} {size / MIB:.0f}M {' '.join(o)}" for n, size, *o in commands))
+    return Case(text, run, 180, ())
+
+
+def soak(one, cases, minutes, seed, steps):
+    """Steps at random by one(case, label), every fifth one of the cases as they are."""
+    seed = random.SystemRandom().getrandbits(32) if seed is None else seed
+    end, n = time.monotonic() + minutes * 60, 0
+    while time.monotonic() < end and n != steps:
+        rng = random.Random(f"case {seed}")
+        one(rng.choice(cases) if cases and rng.random() < 0.2 else one_step(seed),
+            f"seed {seed}: ")
+        seed, n = seed + 1, n + 1
