@@ -58,8 +58,8 @@ struct wire_msg {
 	uint32_t staging_pages; /* WELCOME */
 	uint32_t tid;		/* HELLO_CHILD, READY: the agent's thread */
 	uint64_t hold;		/* HOLD, DROP */
-	struct wire_range
-		own[WIRE_RANGES]; /* READY: never to be managed; a child's are its parent's */
+	/* READY: never to be managed; a child's are its parent's. */
+	struct wire_range own[WIRE_RANGES];
 };
 
 enum agent_op {

@@ -433,6 +433,7 @@ static void weigh(struct client *c, struct weight *w)
 
 void clients_weigh(struct client **list, unsigned int n)
 {
+	/* Taken with no other lock held, and none is taken in it. */
 	static pthread_mutex_t weighing = PTHREAD_MUTEX_INITIALIZER;
 	struct weight weight[MAX_CLIENTS];
 	uint64_t anon, file;

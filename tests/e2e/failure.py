@@ -131,7 +131,8 @@ def agent_killed(t):
         pass
     line = live.line(10)
     if line is not None:
-        t.check(re.fullmatch(r"good \d+ sigbus \d+ wrong 0", line), f"WRONG BYTES: {line}\n{live.err().decode()}")
+        t.check(re.fullmatch(r"good \d+ sigbus \d+ wrong 0", line),
+                f"WRONG BYTES: {line}\n{live.err().decode()}")
         run = live.finish()
     else:
         t.check(wait_until(lambda: not live.members(), 1), f"it hangs: {live.describe()}")

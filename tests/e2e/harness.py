@@ -258,6 +258,7 @@ class Test:
         return int(text[0])
 
     def sampled(self, argv, stdin=b"", **popen):
+        """run(), with that in .peak."""
         run = self.run(self.pss(argv), stdin, **popen)
         run.peak = self.peak(run)
         return run

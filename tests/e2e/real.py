@@ -199,7 +199,7 @@ def sources(t):
                                                 "mkinstalldirs", "move-if-change"))])
         t.check(run.status == 0, "the sources do not unpack", run)
         os.mkdir(os.path.join(new, "build"))
-        run = t.run(["sh", "-c", f"cd {new}/build && ../libiberty/configure --enable-install-libiberty"])
+        run = t.run(["sh", "-c", f"cd {new}/build && ../libiberty/configure"])
         t.check(run.status == 0, "the sources cannot be configured", run)
         os.rename(new, path)
     return path
@@ -255,7 +255,7 @@ def process_vm_readv(pid, start, length):
 
 @case("real/inspect")
 def inspect(t):
-    """Others read its memory: the right bytes, or where the kernel cannot wait for them an error."""
+    """Others read its memory: the right bytes, or an error where the kernel cannot wait."""
     live = t.paged_begin(t.vmtest("hold", 2 * t.ram))
     pid = int(live.line(30).split()[1])
     live.say("where")

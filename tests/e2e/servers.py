@@ -76,6 +76,11 @@ class Redis(Connection):
                 return line.split(":")[1]
         raise Failed(f"redis: INFO has no {name}")
 
+    def in_batches(self, what, versions):
+        """what(keys, versions) for all keys, some at a time."""
+        for first in range(0, len(versions), self.BATCH):
+            what(range(first, min(first + self.BATCH, len(versions))), versions)
+
     def set(self, keys, versions):
         for key in keys:
             versions[key] += 1
@@ -86,10 +91,6 @@ class Redis(Connection):
         for key, have in zip(keys, got):
             if have != value(key, versions[key]):
                 raise Failed(f"redis: key {key} is {have!r}")
-
-    def check_all(self, versions):
-        for first in range(0, len(versions), self.BATCH):
-            self.check(range(first, min(first + self.BATCH, len(versions))), versions)
 
 
 def redis_argv(t, sock, aof):
@@ -119,22 +120,21 @@ def redis(t):
     sock = t.path("sock")
     live = t.paged_begin(redis_argv(t, sock, True))
     server = connect(Redis, sock, live)
-    for first in range(0, len(versions), Redis.BATCH):
-        server.set(range(first, min(first + Redis.BATCH, len(versions))), versions)
+    server.in_batches(server.set, versions)
     bench = t.spawn(["redis-benchmark", "-s", sock, "-q", "-t", "set,get", "-n", "20000",
                      "-r", "1000", "-c", "8", "-d", "100"])
     redis_load(server, versions, rng)
     ran = bench.finish()
     t.check(ran.status == 0, "redis-benchmark failed", ran)
-    server.check_all(versions)
+    server.in_batches(server.check, versions)
     server.call([b"SAVE"])
     server.send(b"SHUTDOWN NOSAVE\r\n")
     t.paged_end(live)
     for aof in (True, False):
         live = t.spawn(redis_argv(t, sock, aof))
         server = connect(Redis, sock, live)
-        wait_until(lambda: server.info("loading") == "0", 30)
-        server.check_all(versions)
+        t.check(wait_until(lambda: server.info("loading") == "0", 30), "still loading")
+        server.in_batches(server.check, versions)
         server.send(b"SHUTDOWN NOSAVE\r\n")
         live.finish()
 
