@@ -431,6 +431,7 @@ static void pagein_flush(struct swap_space *space, struct swap_batch *batch)
 static void pagein_page(struct swap_space *space, struct swap_batch **batch,
 			struct swap_folio *folio, unsigned int index)
 {
+	vswp_entry_t entry = folio_page_entry(folio, index);
 	void *page = folio_page_data(folio, index);
 	swap_word_t w = folio->backing[index];
 	struct swap_comp *comp;
@@ -446,10 +447,11 @@ static void pagein_page(struct swap_space *space, struct swap_batch **batch,
 		space_event(space, zswpin, 1);
 		src = zpool_map(space->pool, word_zpool_addr(w), &len);
 		comp = smp_load_acquire(&space->comps[zpool_tag(space->pool, word_zpool_addr(w))]);
-		if (swap_decompress(comp, src, len, page)) {
+		if (zpool_entry(space->pool, word_zpool_addr(w)).val != entry.val ||
+		    swap_decompress(comp, src, len, page)) {
 			pr_err_ratelimited(
 				"entry %lu: pool object damaged: page lost (its owner gets SIGBUS)\n",
-				folio->entry.val + index);
+				entry.val);
 			space_event(space, read_errors, 1);
 			pagein_lost(space, folio, index);
 		}

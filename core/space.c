@@ -36,6 +36,12 @@ static int space_pin(void *priv, vswp_entry_t entry, unsigned long addr)
 		rcu_read_unlock();
 		return c ? -EBUSY : -ENOENT;
 	}
+	/* One that died since it was found may be another's memory once this reader is gone. */
+	if (READ_ONCE(c->state) == CLUSTER_DEAD) {
+		spin_unlock(&c->lock);
+		rcu_read_unlock();
+		return -ENOENT;
+	}
 	rcu_read_unlock();
 	w = cluster_word(c, off);
 	if (word_where(w) == SWAP_ZPOOL && word_zpool_addr(w) == addr)

@@ -761,6 +761,14 @@ unsigned int zpool_tag(struct zpool *pool, unsigned long addr)
 	return READ_ONCE(*zobj_head(seg, off)) >> ZOBJ_TAG;
 }
 
+vswp_entry_t zpool_entry(struct zpool *pool, unsigned long addr)
+{
+	u32 off;
+	struct zseg *seg = zpool_seg(pool, addr, &off);
+
+	return vswp_entry(zobj_rest(zobj_head(seg, off)));
+}
+
 u32 zpool_free(struct zpool *pool, unsigned long addr)
 {
 	u32 off;

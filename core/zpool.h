@@ -85,6 +85,8 @@ int zpool_store(struct zpool *pool, vswp_entry_t entry, const void *data, size_t
 const void *zpool_map(struct zpool *pool, unsigned long addr, size_t *len);
 /* Its tag; as for zpool_map(). */
 unsigned int zpool_tag(struct zpool *pool, unsigned long addr);
+/* Whose bytes they are, as it was stored; as for zpool_map(). */
+vswp_entry_t zpool_entry(struct zpool *pool, unsigned long addr);
 /*
  * No longer wanted; the caller has taken the address out of the table.  May be
  * called under a cluster lock: never sleeps, takes no outer lock.  Returns what

@@ -30,9 +30,11 @@
 #else
 #define STEPS 40000
 #endif
-#define NR_ENTRIES 192
-#define NR_THREADS 3
-#define NR_FOLIOS  (2 * NR_ENTRIES + 64)
+#define MAX_ENTRIES 2000
+#define NR_THREADS  3
+#define NR_FOLIOS   (2 * nr_entries + 64)
+
+static unsigned int nr_entries;
 
 /* ---- folios, type stable --------------------------------------------- */
 
@@ -111,8 +113,10 @@ struct model {
 	u64 seed;
 };
 
-static struct model models[NR_ENTRIES];
+static struct model models[MAX_ENTRIES];
 static struct swap_space *space;
+static struct memtier *solid;
+static bool runs_full; /* solid does, now and then */
 static atomic_t stop;
 static atomic_t failed;
 
@@ -245,7 +249,7 @@ static void *worker(void *arg)
 	unsigned int i;
 
 	for (i = 0; i < STEPS && !atomic_read(&failed); i++) {
-		struct model *m = &models[noise(&rnd) % NR_ENTRIES];
+		struct model *m = &models[noise(&rnd) % nr_entries];
 		u64 dice = noise(&rnd);
 
 		if (dice % 4) {
@@ -267,13 +271,20 @@ static void *worker(void *arg)
 static void *mover(void *arg)
 {
 	struct swap_stat st;
+	u64 rnd = 5, dice;
 
 	(void)arg;
 	while (!atomic_read(&stop)) {
+		dice = noise(&rnd) % 8;
+		if (runs_full && dice < 3) {
+			pthread_mutex_lock(&solid->lock);
+			solid->write_error = dice ? 0 : -ENOSPC;
+			pthread_mutex_unlock(&solid->lock);
+		}
 		swap_writeback(space, 64 << 10);
 		swap_compact(space);
 		swap_space_stat(space, &st);
-		CHECK(st.slots_used <= NR_ENTRIES * 4);
+		CHECK(st.slots_used <= nr_entries * 4);
 		sched_yield();
 	}
 	return NULL;
@@ -299,20 +310,23 @@ static void *shaker(void *arg)
 	return NULL;
 }
 
-static void test_race(void **state)
+static void race(unsigned int nr, u64 pool_limit, bool full)
 {
-	struct swap_space_conf conf = { .compressor = "lz4", .pool_limit = 1 << 24 };
-	struct memtier *solid = memtier_new(4096), *shaky = memtier_new(1024);
+	struct swap_space_conf conf = { .compressor = "lz4", .pool_limit = pool_limit };
+	struct memtier *shaky = memtier_new(1024);
 	pthread_t thread[NR_THREADS], move, shake;
 	struct swap_stat st;
 	unsigned int i;
 
-	(void)state;
+	solid = memtier_new(16384);
+	nr_entries = nr;
+	runs_full = full;
+	atomic_set(&stop, 0);
 	frames_make();
 	space = swap_space_create(&conf);
 	assert_false(IS_ERR(space));
 	assert_false(IS_ERR(memtier_add(space, solid, "solid", 0)));
-	for (i = 0; i < NR_ENTRIES; i++)
+	for (i = 0; i < nr_entries; i++)
 		pthread_rwlock_init(&models[i].lock, NULL);
 	assert_int_equal(pthread_create(&move, NULL, mover, NULL), 0);
 	assert_int_equal(pthread_create(&shake, NULL, shaker, shaky), 0);
@@ -322,12 +336,16 @@ static void test_race(void **state)
 		pthread_join(thread[i], NULL);
 	atomic_set(&stop, 1);
 	pthread_join(move, NULL);
-	pthread_join(shake, NULL);
-	for (i = 0; i < NR_ENTRIES; i++) {
+	/* What is in the shaky one has to go somewhere. */
+	pthread_mutex_lock(&solid->lock);
+	solid->write_error = 0;
+	pthread_mutex_unlock(&solid->lock);
+	for (i = 0; i < nr_entries; i++) {
 		if (models[i].entry.val)
 			drop(&models[i]);
 		pthread_rwlock_destroy(&models[i].lock);
 	}
+	pthread_join(shake, NULL);
 	assert_int_equal(atomic_read(&failed), 0);
 	swap_space_stat(space, &st);
 	assert_int_equal(st.slots_used, 0);
@@ -338,6 +356,19 @@ static void test_race(void **state)
 	frames_free();
 	memtier_free(solid);
 	memtier_free(shaky);
+}
+
+static void test_race(void **state)
+{
+	(void)state;
+	race(192, 1 << 24, false);
+}
+
+/* A pool that is too small, so that it is always being cleaned and written back. */
+static void test_tight(void **state)
+{
+	(void)state;
+	race(MAX_ENTRIES, 5 << 20, true);
 }
 
 /* ---- the bare allocator ---------------------------------------------- */
@@ -400,6 +431,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_bare),
 		cmocka_unit_test(test_race),
+		cmocka_unit_test(test_tight),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -159,6 +159,7 @@ static bool same(struct table *t, unsigned long entry)
 	size_t len;
 
 	got = zpool_map(t->pool, s->addr, &len);
+	assert_int_equal(zpool_entry(t->pool, s->addr).val, entry);
 	if (len != s->len)
 		return false;
 	fill_bytes(want, s->seed, s->len);
