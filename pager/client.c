@@ -592,7 +592,7 @@ static int adopt(struct job *job, int sock, pid_t pid, uint32_t tid)
 	struct wire_msg msg = {
 		.magic = WIRE_MAGIC,
 		.type = WIRE_WELCOME,
-		.frames_bytes = frames_total() * PAGE_SIZE_,
+		.frames_bytes = frames_bytes(),
 		.staging_pages = pager.batch_pages,
 	};
 	int ret = -ENOENT, fd = -1;
@@ -672,7 +672,7 @@ int client_accept(struct job *job, int sock, pid_t pid)
 	msg = (struct wire_msg){
 		.magic = WIRE_MAGIC,
 		.type = WIRE_WELCOME,
-		.frames_bytes = frames_total() * PAGE_SIZE_,
+		.frames_bytes = frames_bytes(),
 		.staging_pages = pager.batch_pages,
 	};
 	fds[0] = ret = make_shared(c);

@@ -38,6 +38,8 @@ struct uffd_msg;
 struct busy {
 	uint64_t start, end; /* empty: 0, 0 */
 	bool wake;	     /* a second fault was dropped: wake the range when done */
+	bool moved;	     /* other pages came there by mremap() since it was looked at */
+	bool copying;	     /* looked at for the last time, its bytes on the way: gate held */
 };
 
 /*
@@ -255,8 +257,9 @@ void event_stash(struct client *c, const struct uffd_msg *msg);
 bool event_unstash(struct client *c, struct uffd_msg *msg);
 /*
  * Is there an event among them?  It was read, so the kernel no longer refuses to copy
- * pages, but it was not followed: of a fork, say, the child has no entries yet, and an
- * entry the parent gave back now would be missing there.  Gate and state lock are held.
+ * pages, but it was not followed: what was dropped would come back, and of a fork the
+ * child has no entries yet, so one the parent gave back now would be missing there.
+ * Nothing is copied then.  Gate and state lock are held.
  */
 bool event_unfollowed(const struct client *c);
 /* Are there any? */

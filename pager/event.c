@@ -100,7 +100,8 @@ void doubt_add(struct client *c, uint64_t start, uint64_t end, uint64_t ns)
 		if (end > d->end)
 			d->end = end;
 	}
-	d->until_ns = now_ns() + ns;
+	if (d->until_ns < now_ns() + ns)
+		d->until_ns = now_ns() + ns;
 }
 
 /* Is there a page left that was there before?  Not able to tell is "maybe". */
@@ -257,9 +258,15 @@ static void follow_remap(struct client *c, uint64_t from, uint64_t to, uint64_t 
 	struct range *r;
 	uint64_t addr;
 
-	wait_for_batch(c, from, from + len);
-	wait_for_batch(c, to, to + len);
+	/* While the one is waited for, a batch may begin in the other. */
+	while (batch_covers(c, from, from + len) || batch_covers(c, to, to + len)) {
+		wait_for_batch(c, from, from + len);
+		wait_for_batch(c, to, to + len);
+	}
 	client_drop_entries(c, to, to + len);
+	for (unsigned int i = 0; i < MAX_SERVERS; i++)
+		if (c->busy[i].start < to + len && c->busy[i].end > to)
+			c->busy[i].moved = true;
 	addr = from;
 	while ((addr = window_next(&c->win, addr, from + len)) < from + len) {
 		vswp_entry_t entry = window_get(&c->win, addr);

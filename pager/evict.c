@@ -84,6 +84,15 @@ static bool is_busy(const struct client *c, uint64_t addr)
 	return false;
 }
 
+/* Is a server about to place pages, having seen that no event is in the way? */
+static bool is_copying(const struct client *c)
+{
+	for (unsigned int i = 0; i < MAX_SERVERS; i++)
+		if (c->busy[i].copying)
+			return true;
+	return false;
+}
+
 /*
  * Present pages of [start, end) into regions[].  Returns the number of regions
  * and where the walk ended, or -errno.
@@ -388,6 +397,16 @@ static bool awaits_event(struct client *c, uint64_t since_ns)
 	return strstr(where, "userfaultfd");
 }
 
+/* Of several all between counts, too: the safe side is to find something mapped there. */
+static void race_add(struct client *c, struct range r)
+{
+	if (c->race.end && c->race.start < r.start)
+		r.start = c->race.start;
+	if (c->race.end > r.end)
+		r.end = c->race.end;
+	c->race = r;
+}
+
 /* Something else that came before it: whoever waited for that goes on, and may be quick. */
 static void put_by(struct client *c, const struct uffd_msg *msg)
 {
@@ -399,7 +418,8 @@ static void put_by(struct client *c, const struct uffd_msg *msg)
 	else if (msg->event == UFFD_EVENT_REMAP)
 		r = (struct range){ msg->arg.remap.from, msg->arg.remap.from + msg->arg.remap.len };
 	if (r.start < drop->end && r.end > drop->start)
-		c->race = r;
+		race_add(c, (struct range){ r.start > drop->start ? r.start : drop->start,
+					    r.end < drop->end ? r.end : drop->end });
 	if (msg->event != UFFD_EVENT_PAGEFAULT)
 		gate_cancel(c->gate);
 	event_stash(c, msg);
@@ -443,7 +463,8 @@ static void read_own_drop(struct client *c)
 					   __atomic_load_n(&sh->drop_end, __ATOMIC_RELAXED) });
 	/* All of its own seen: it is about to wake up, and the next is not its. */
 	pthread_mutex_lock(&c->state);
-	if (number && !drop_seen(&c->drop) && read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
+	if (number && !drop_seen(&c->drop) && !is_copying(c) &&
+	    read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
 		if (msg.event == UFFD_EVENT_REMOVE)
 			sort_out(c, &msg);
 		else
@@ -471,8 +492,6 @@ static enum word wait_done(struct client *c, int ms)
 		ssize_t n;
 
 		n = poll(p, 2, ms);
-		if (n < 0 && errno != EINTR)
-			return DEAD;
 		if (n > 0 && !p[0].revents) {
 			if (awaits_event(c, since))
 				read_own_drop(c);

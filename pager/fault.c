@@ -483,11 +483,11 @@ static void serve_poison(struct server *sv, struct client *c, struct plan *plan)
 		pthread_mutex_lock(&c->state);
 		if (window_get(&c->win, plan->start).val == plan->entry[0].val &&
 		    !event_unfollowed(c)) {
+			/*
+			 * The entry stays: UFFDIO_COPY overwrites the mark, and readahead from
+			 * a page before it would bring zeros.
+			 */
 			done = !ioctl(c->uffd, UFFDIO_POISON, &poison);
-			if (done) {
-				window_clear(&c->win, plan->start, 0);
-				swap_free_range(pager.space, plan->entry[0], 1);
-			}
 		} else {
 			done = true;
 			wake_page(c, plan->start);
@@ -502,14 +502,32 @@ static void serve_poison(struct server *sv, struct client *c, struct plan *plan)
 		kill(client_pid(c) ? client_pid(c) : c->job->pid, SIGBUS);
 }
 
-/* The pages [0, n) are in the program: forget their entries. */
+/*
+ * How many pages of the plan are still what was planned?  None while an event was read
+ * and not followed, but for the agent's own, which have no entries and which it may wait
+ * for with the gate in hand.  The gate and the state lock are held.
+ */
+static unsigned int still_planned(const struct server *sv, const struct client *c,
+				  const struct plan *plan)
+{
+	unsigned int i = 0;
+
+	if (c->busy[sv->id].moved || (event_unfollowed(c) && !client_owns(c, plan->start)))
+		return 0;
+	while (i < plan->nr &&
+	       window_get(&c->win, plan->start + i * PAGE_SIZE_).val == plan->entry[i].val)
+		i++;
+	return i;
+}
+
+/* The pages [0, n) are in the program, the first @copied by us: forget their entries. */
 static void settle(struct server *sv, struct client *c, struct plan *plan, unsigned int n,
-		   unsigned int heat)
+		   unsigned int copied, unsigned int heat)
 {
 	for (unsigned int i = 0; i < n; i++) {
 		uint64_t addr = plan->start + i * PAGE_SIZE_;
 
-		if (c->nr_doubts)
+		if (c->nr_doubts && i < copied)
 			doubts_settle(c, addr);
 		if (window_get(&c->win, addr).val)
 			window_clear(&c->win, addr, i ? 1 : heat);
@@ -590,11 +608,11 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 {
 	struct client *c = f->client;
 	uint64_t distance = ~0ULL, addr = f->addr;
-	unsigned int heat = 1;
+	unsigned int heat = 1, good;
 	struct plan plan = { .where = SWAP_NULL };
 	const void *src;
-	bool entry, forget;
-	int n;
+	int n, copied;
+	bool entry;
 
 	if (no_room(f))
 		return AGAIN;
@@ -616,7 +634,7 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 		}
 	make_plan(sv, c, addr, &plan);
 	entry = plan.entry[0].val;
-	c->busy[sv->id] = (struct busy){ addr, addr + plan.nr * PAGE_SIZE_, false };
+	c->busy[sv->id] = (struct busy){ .start = addr, .end = addr + plan.nr * PAGE_SIZE_ };
 	pthread_mutex_unlock(&c->state);
 
 	src = zeros;
@@ -647,34 +665,30 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 		return SERVED;
 	}
 	pthread_mutex_lock(&c->state);
-	for (unsigned int i = 0; i < plan.nr; i++)
-		if (window_get(&c->win, addr + i * PAGE_SIZE_).val != plan.entry[i].val) {
-			if (entry)
-				plan_trim(sv, &plan, i);
-			plan.nr = i;
-			break;
-		}
+	good = still_planned(sv, c, &plan);
+	if (good < plan.nr && entry)
+		plan_trim(sv, &plan, good);
+	plan.nr = good;
+	c->busy[sv->id].copying = true;
 	pthread_mutex_unlock(&c->state);
 	n = plan.nr ? copy_pages(c, addr, src, plan.nr) : -ESTALE;
 	/* The kernel copies to one mapping at a time; the readahead went into the next. */
 	if (n == -ENOENT && plan.nr > 1)
 		n = copy_pages(c, addr, src, 1);
+	copied = n > 0 ? n : 0;
 	if (n == -EEXIST)
 		/* The page is there: what we have for it is of the past. */
 		n = 1, wake_page(c, addr);
-	else if (n > 0)
-		client_charge(c, n * (int64_t)PAGE_SIZE_);
+	client_charge(c, copied * (int64_t)PAGE_SIZE_);
 	pthread_mutex_lock(&c->state);
-	/* Kept beside the page where a child is to have it too; it goes with the page. */
-	forget = n > 0 && !event_unfollowed(c);
-	settle(sv, c, &plan, forget ? n : 0, heat);
+	settle(sv, c, &plan, n > 0 ? n : 0, copied, heat);
 	pthread_mutex_unlock(&c->state);
 	client_ungate(c, GATE_TO_COPY);
 
 	if (n > 0)
 		count_fault(c->job->group, &plan, entry, distance);
 	if (entry)
-		release(sv, &plan, forget ? n : 0);
+		release(sv, &plan, n > 0 ? n : 0);
 	switch (n) {
 	case -EAGAIN:
 	case -ENOMEM:

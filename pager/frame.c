@@ -64,6 +64,11 @@ int frames_fd(void)
 	return frames.fd;
 }
 
+uint64_t frames_bytes(void)
+{
+	return frames.nr * PAGE_SIZE_;
+}
+
 static struct frame *frame_of(struct swap_folio *folio)
 {
 	return container_of(folio, struct frame, folio);

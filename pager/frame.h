@@ -27,8 +27,9 @@ struct frame {
 
 /* Make @nr frames.  Returns 0 or -errno. */
 int frames_init(unsigned int nr);
-/* Their memory, for agents to map: as many pages as frames_total(). */
+/* Their memory, for agents to map all of it: more of them may be used later than now. */
 int frames_fd(void);
+uint64_t frames_bytes(void);
 
 /* A frame for @group with one reference, or NULL when all are in use. */
 struct frame *frame_alloc(struct group *group);

@@ -32,9 +32,9 @@ def answer(t, live, command, seconds=60):
     return line
 
 
-def check_pages(t, live):
+def check_pages(t, live, command="check"):
     """What became of the pages: {"good": n, "sigbus": n, "wrong": 0}."""
-    line = answer(t, live, "check")
+    line = answer(t, live, command)
     found = {name: int(n) for name, n in re.findall(r"(\w+) (\d+)", line)}
     t.check(set(found) == {"good", "sigbus", "wrong"}, f"answer {line!r}")
     t.check(found["wrong"] == 0, f"WRONG BYTES: {line}\n{live.err().decode()}")
@@ -147,6 +147,29 @@ def message_names(t, live, *words):
                 for line in err.splitlines()), f"no message with {words}: {err[:2000]!r}")
 
 
+def fill_with_noise(path):
+    with open(path, "r+b") as f:
+        for _ in range(os.path.getsize(path) // MIB):
+            f.write(os.urandom(MIB))
+        f.flush()
+        os.fsync(f.fileno())
+
+
+@case("failure/lost-stays-lost", timeout=120)
+def lost_stays_lost(t):
+    """First touches that run into lost pages do not bring zeros there."""
+    path = tier_file(t, 2 * t.size(4) // MIB)
+    live, _ = hold(t, MIB, "--tier", path)
+    t.check(answer(t, live, f"gaps {t.size(4)}") == "grown", "did not grow")
+    fill_with_noise(path)
+    lost = check_pages(t, live, "peek")["sigbus"]
+    t.check(lost > 0, "nothing was lost")
+    again = check_pages(t, live)
+    t.check(again["sigbus"] >= lost, f"{lost} pages were lost, then {again}")
+    run = live.finish()
+    t.check(run.status == 0, "failed", run)
+
+
 @case("failure/tier-corrupted", timeout=120, sanitized=["address"])
 def tier_corrupted(t):
     """Garbage on the tier is SIGBUS at those pages and a message naming tier and slot."""
@@ -154,11 +177,7 @@ def tier_corrupted(t):
     live, _ = hold(t, t.size(4), "--tier", path)
     before = check_pages(t, live)
     t.check(before["sigbus"] == 0, f"before: {before}")
-    with open(path, "r+b") as f:
-        for _ in range(os.path.getsize(path) // MIB):
-            f.write(os.urandom(MIB))
-        f.flush()
-        os.fsync(f.fileno())
+    fill_with_noise(path)
     after = check_pages(t, live)
     t.check(after["sigbus"] > 0, f"nothing was lost: {after}")
     message_names(t, live, path, "slot")

@@ -6,8 +6,9 @@
  * Prints "ready PID", then obeys lines: "check" reads every page and prints
  * "good N sigbus N wrong N"; "write" writes every page anew and prints
  * "written"; "grow BYTES" takes that much memory instead of what there was and
- * prints "grown"; "where" prints "at ADDRESS BYTES"; "dump FILE" writes it all to
- * a file and prints "dumped"; end of file ends it.
+ * prints "grown"; "gaps BYTES" does so, too, and leaves the first pages of each block
+ * untouched, "peek" checks the others only; "where" prints "at ADDRESS BYTES"; "dump
+ * FILE" writes it all to a file and prints "dumped"; end of file ends it.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -17,12 +18,21 @@
 
 #include "vmtest.h"
 
+#define BLOCK 512
+#define GAP   64
+
 static sigjmp_buf lost;
+static bool gaps;
 
 static void on_sigbus(int sig)
 {
 	(void)sig;
 	siglongjmp(lost, 1);
+}
+
+static bool in_gap(size_t page)
+{
+	return gaps && page % BLOCK < GAP;
 }
 
 static void flushed(int printed)
@@ -47,25 +57,33 @@ void test_hold(void)
 	range_fill(mem, nr, 0, version);
 	flushed(printf("ready %d\n", getpid()));
 	while (fgets(line, sizeof(line), stdin)) {
-		if (!strcmp(line, "check\n")) {
+		if (!strcmp(line, "check\n") || !strcmp(line, "peek\n")) {
 			good = bus = wrong = 0;
 			for (i = 0; i < nr; i++) {
+				if (in_gap(i) && *line == 'p')
+					continue;
 				if (sigsetjmp(lost, 1))
 					bus++;
-				else if (page_right(mem + i * PAGE, i, version))
+				else if (in_gap(i) ? page_is_zero(mem + i * PAGE) :
+						     page_right(mem + i * PAGE, i, version))
 					good++;
 				else
 					wrong++;
 			}
 			flushed(printf("good %zu sigbus %zu wrong %zu\n", good, bus, wrong));
 		} else if (!strcmp(line, "write\n")) {
+			gaps = false;
 			range_fill(mem, nr, 0, ++version);
 			flushed(printf("written\n"));
-		} else if (sscanf(line, "grow %zu", &bytes) == 1) {
+		} else if (sscanf(line, "grow %zu", &bytes) == 1 ||
+			   sscanf(line, "gaps %zu", &bytes) == 1) {
+			gaps = !strncmp(line, "gaps", 4);
 			unmap(mem, nr * PAGE);
 			nr = bytes / PAGE;
 			mem = map_anon(nr * PAGE);
-			range_fill(mem, nr, 0, version);
+			for (i = 0; i < nr; i++)
+				if (!in_gap(i))
+					page_fill(mem + i * PAGE, i, version);
 			flushed(printf("grown\n"));
 		} else if (!strcmp(line, "where\n")) {
 			flushed(printf("at %lu %zu\n", (unsigned long)mem, nr * PAGE));
