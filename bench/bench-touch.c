@@ -9,8 +9,9 @@
  * about a third, with 1 to a twentieth.
  *
  * PATTERN: fill (write the region once), seq, uniform, zipf (0.99), rw (uniform,
- * half of them writes), seqw.  Ops are pages; their latencies are the program's
- * own, a page that was there included.
+ * half of them writes), seqw, fork.  Ops are pages; their latencies are the program's
+ * own, a page that was there included.  Of fork they are children that leave at once,
+ * and the latencies those of fork().
  */
 #include <math.h>
 #include <stdint.h>
@@ -18,7 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PAGE	4096UL
 #define BUCKETS 512
@@ -85,6 +88,24 @@ static uint64_t zipf(uint64_t n)
 	return rank * 2654435761ULL % n;
 }
 
+/* Returns how many did not go well. */
+static uint64_t forks(uint64_t nr)
+{
+	uint64_t bad = 0;
+
+	while (nr--) {
+		uint64_t t = now_ns();
+		pid_t child = fork();
+		int status;
+
+		if (!child)
+			_exit(0);
+		hist[bucket(now_ns() - t)]++;
+		bad += child < 0 || waitpid(child, &status, 0) != child || status;
+	}
+	return bad;
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t nr, ops, start, random = 8, wrong = 0;
@@ -121,7 +142,11 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	start = now_ns();
-	for (uint64_t i = 0; i < ops; i++) {
+	if (!strcmp(pattern, "fork") && forks(ops)) {
+		fprintf(stderr, "bench-touch: fork failed\n");
+		return 1;
+	}
+	for (uint64_t i = 0; i < ops && strcmp(pattern, "fork"); i++) {
 		uint64_t t = now_ns(), p, *word;
 		int write = !strcmp(pattern, "seqw") || (!strcmp(pattern, "rw") && next() & 1);
 
