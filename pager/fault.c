@@ -281,6 +281,29 @@ static void make_plan(struct server *sv, struct client *c, uint64_t addr, struct
 	went_ahead(c, addr, addr + plan->nr * PAGE_SIZE_);
 }
 
+/*
+ * UFFDIO_COPY overwrites the mark of a guard page (MADV_GUARD_INSTALL): first touches
+ * end before whatever is in the page tables there.
+ */
+static void plan_untouched(struct client *c, struct plan *plan)
+{
+	struct page_region found;
+	struct pm_scan_arg scan = {
+		.size = sizeof(scan),
+		.start = plan->start + PAGE_SIZE_,
+		.end = plan->start + plan->nr * PAGE_SIZE_,
+		.vec = (uint64_t)&found,
+		.vec_len = 1,
+		.max_pages = 1,
+		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		.return_mask = PAGE_IS_PRESENT,
+	};
+
+	/* A kernel that cannot tell is one that has no such pages. */
+	if (ioctl(c->pagemap, PAGEMAP_SCAN, &scan) == 1)
+		plan->nr = (found.start - plan->start) / PAGE_SIZE_;
+}
+
 /* ---- bytes ----------------------------------------------------------- */
 
 static void folio_release(struct swap_folio *folio)
@@ -637,6 +660,8 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 	c->busy[sv->id] = (struct busy){ .start = addr, .end = addr + plan.nr * PAGE_SIZE_ };
 	pthread_mutex_unlock(&c->state);
 
+	if (!entry && plan.nr > 1)
+		plan_untouched(c, &plan);
 	src = zeros;
 	if (entry) {
 		distance = swap_refault_distance(pager.space, plan.entry[0]);
