@@ -50,6 +50,22 @@ static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 #define sys4(nr, a, b, c, d)	sys6(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 #define sys5(nr, a, b, c, d, e) sys6(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
 
+/* What the program is to find instead of libc's. */
+#define EXPORT __attribute__((visibility("default")))
+
+/* libc's, for what stands in for a function of it. */
+extern int *__errno_location(void) __attribute__((weak));
+
+/* What a system call returned, as libc says it. */
+static inline long as_libc(long ret)
+{
+	if (ret >= 0 || ret < -4095)
+		return ret;
+	if (__errno_location)
+		*__errno_location() = (int)-ret;
+	return -1;
+}
+
 /*
  * Start a thread of this process at fn(arg) on the stack ending at @top, that
  * never returns.  Returns its id or -errno.

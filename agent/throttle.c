@@ -13,7 +13,6 @@
 #undef _FILE_OFFSET_BITS
 #include "throttle.h"
 
-#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sys/mman.h>
@@ -30,8 +29,6 @@
 /* In a page that a forked child finds empty: it has no control block. */
 static struct agent_shared **shared;
 
-extern int *__errno_location(void) __attribute__((weak));
-
 extern void *dlsym(void *, const char *) __attribute__((weak));
 
 typedef int create_fn(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
@@ -42,9 +39,14 @@ void throttle_set_up(void *wiped_on_fork, struct agent_shared *control)
 	*shared = control;
 }
 
+static struct agent_shared *control_block(void)
+{
+	return shared ? *shared : NULL;
+}
+
 static void wait_for_room(void)
 {
-	struct agent_shared *sh = shared ? *shared : NULL;
+	struct agent_shared *sh = control_block();
 
 	for (int i = 0; sh && i < SLICES && __atomic_load_n(&sh->over, __ATOMIC_RELAXED); i++)
 		wire_futex(&sh->over, FUTEX_WAIT, 1, SLICE_NS);
@@ -52,7 +54,7 @@ static void wait_for_room(void)
 
 static void wait_for_look(void)
 {
-	struct agent_shared *sh = shared ? *shared : NULL;
+	struct agent_shared *sh = control_block();
 	uint32_t before = sh ? __atomic_load_n(&sh->looks, __ATOMIC_RELAXED) : 0;
 	struct timespec pause = { 0, LOOK_NS };
 
@@ -68,17 +70,9 @@ static void wait_for_look(void)
 
 EXPORT void *mmap(void *addr, size_t bytes, int prot, int flags, int fd, off_t offset)
 {
-	long ret;
-
 	if ((flags & MAP_ANONYMOUS) && (flags & MAP_PRIVATE) && (prot & PROT_WRITE))
 		wait_for_room();
-	ret = sys6(SYS_mmap, (long)addr, bytes, prot, flags, fd, offset);
-	if (ret > -4096 && ret < 0) {
-		if (__errno_location)
-			*__errno_location() = -ret;
-		return MAP_FAILED;
-	}
-	return (void *)ret;
+	return (void *)as_libc(sys6(SYS_mmap, (long)addr, bytes, prot, flags, fd, offset));
 }
 
 EXPORT void *mmap64(void *addr, size_t bytes, int prot, int flags, int fd, off_t offset)

@@ -2,9 +2,6 @@
 #ifndef AGENT_THROTTLE_H
 #define AGENT_THROTTLE_H
 
-/* What the program is to find instead of libc's. */
-#define EXPORT __attribute__((visibility("default")))
-
 struct agent_shared;
 
 /*
