@@ -50,6 +50,8 @@ uint64_t reclaim_low_mark(uint64_t limit);
 void reclaim_set_goal(uint64_t goal);
 /* The limit is another, or a tier came or went: the pool's part follows.  Any thread. */
 void reclaim_limits_changed(void);
+/* Can all that @group is in have @bytes more before anything is reclaimed? */
+bool reclaim_has_room(const struct group *group, uint64_t bytes);
 /* Memory runs short: do not wait for the next look. */
 void reclaim_wake(void);
 /* Memory came to be shared between clients, or no longer is: see clients_weigh(). */

@@ -747,7 +747,7 @@ static int share_entries(struct client *to, const struct client *from)
 	return 0;
 }
 
-struct client *client_fork(struct client *parent, int uffd)
+struct client *client_fork(struct client *parent, int uffd, bool protect)
 {
 	struct client *c = client_new(parent->job);
 
@@ -764,8 +764,14 @@ struct client *client_fork(struct client *parent, int uffd)
 	if (c->shared_fd < 0)
 		goto fail;
 	hold(c);
-	if (share_entries(c, parent) || clients_add(c))
+	if (share_entries(c, parent))
 		goto fail;
+	if (protect)
+		ranges_protect(parent, uffd);
+	if (clients_add(c))
+		goto fail;
+	/* Not yet: the thread that forks has not seen that the event was read. */
+	__atomic_store_n(&parent->protect, protect, __ATOMIC_RELAXED);
 	return c;
 fail:
 	client_free(c);

@@ -135,6 +135,7 @@ struct client {
 	unsigned int busy_again; /* batches in a row that met it busy still */
 	uint64_t parked_ns;	 /* atomic; not to be read from before, its agent has the gate */
 	bool registered;	 /* atomic; something is: growth may come by faults */
+	bool protect;		 /* atomic; a fork has shared what is to be write-protected */
 };
 
 /* ---- client.c ------------------------------------------------------- */
@@ -148,8 +149,11 @@ struct client {
  * seconds.
  */
 int client_accept(struct job *job, int sock, pid_t pid);
-/* A child of @parent, born with @uffd, with the parent's entries.  State and gate held. */
-struct client *client_fork(struct client *parent, int uffd);
+/*
+ * A child of @parent, born with @uffd, with the parent's entries; @protect: what they share
+ * is to be write-protected in both.  State and gate held.
+ */
+struct client *client_fork(struct client *parent, int uffd, bool protect);
 
 void client_get(struct client *c);
 void client_put(struct client *c);
@@ -237,6 +241,11 @@ struct range *range_from(struct client *c, uint64_t addr);
  * stacks.  Takes the state lock itself.  Returns bytes newly registered.
  */
 uint64_t client_register(struct client *c);
+/*
+ * Write-protect what is listed of @c, in its own userfaultfd or a child's just born, so
+ * that writing it anew waits for room.  State lock held; let go of for moments.
+ */
+void ranges_protect(struct client *c, int uffd);
 
 /* Kill all of @job. */
 void clients_kill(const struct job *job);

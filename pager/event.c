@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "../agent/uffd.h"
+#include "budget.h"
 #include "client.h"
 #include "job.h"
 #include "mapping.h"
@@ -293,6 +294,18 @@ static void follow_remap(struct client *c, uint64_t from, uint64_t to, uint64_t 
 	wake_range(c, from, from + len);
 }
 
+/*
+ * What a fork shares grows by mere writes, which slow nobody down.  Is there less room
+ * than for all of it twice?
+ */
+static bool sharing_is_growth(struct client *c)
+{
+	uint64_t anon, file;
+
+	return (pager.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) &&
+	       !client_resident(c, &anon, &file) && !reclaim_has_room(c->job->group, anon);
+}
+
 static void follow(struct client *c, const struct uffd_msg *msg)
 {
 	uint64_t start, end;
@@ -324,7 +337,7 @@ static void follow(struct client *c, const struct uffd_msg *msg)
 	case UFFD_EVENT_FORK:
 		count_add(&pager.count.event_fork, 1);
 		wait_for_batch(c, 0, ~0ULL);
-		if (!client_fork(c, (int)msg->arg.fork.ufd))
+		if (!client_fork(c, (int)msg->arg.fork.ufd, sharing_is_growth(c)))
 			job_kill(c->job,
 				 "out of memory while following a fork: killed (free memory on "
 				 "this machine, or raise the limit on open files)");

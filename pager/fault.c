@@ -45,6 +45,7 @@
 #include "state.h"
 
 #define RA_LIMIT       64
+#define WP_AHEAD       (8 * PAGE_SIZE_)
 #define PLACE_FAULTS   64 /* faults looked at to decide who listens */
 #define PARKED_POLL_NS 5000000
 #define FOLLOW_NS      5000000 /* how often to look where the hot thread runs */
@@ -734,11 +735,14 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 	}
 }
 
-/* A first write to a zero page, or to one the agent is copying or has given up on. */
+/*
+ * A first write to a zero page, to one a fork has shared, or to one the agent is copying
+ * or has given up on.  Some after it are let go with it, for writes mostly go on.
+ */
 static enum outcome serve_protected(struct fault *f)
 {
 	struct client *c = f->client;
-	struct uffdio_writeprotect wp = { .range = { f->addr, PAGE_SIZE_ } };
+	struct uffdio_writeprotect wp = { .range = { f->addr, WP_AHEAD } };
 	enum outcome ret = SERVED;
 
 	if (no_room(f))
@@ -746,16 +750,26 @@ static enum outcome serve_protected(struct fault *f)
 	if (!client_gate(c, GATE_TO_COPY))
 		return SERVED;
 	pthread_mutex_lock(&c->state);
+	if (batch_covers(c, f->addr, f->addr + WP_AHEAD))
+		wp.range.len = PAGE_SIZE_;
 	if (batch_covers(c, f->addr, f->addr + PAGE_SIZE_)) {
 		c->waiting_batch++;
 		ret = AGAIN;
-	} else if (ioctl(c->uffd, UFFDIO_WRITEPROTECT, &wp)) {
-		ret = errno == EAGAIN ? AGAIN : SERVED;
-		if (ret == SERVED)
-			wake_page(c, f->addr);
 	} else {
-		/* It may have been the zero page, and takes memory from now on. */
-		client_charge(c, PAGE_SIZE_);
+		int err = ioctl(c->uffd, UFFDIO_WRITEPROTECT, &wp) ? errno : 0;
+
+		/* The mapping ends before. */
+		if (err == ENOENT) {
+			wp.range.len = PAGE_SIZE_;
+			err = ioctl(c->uffd, UFFDIO_WRITEPROTECT, &wp) ? errno : 0;
+		}
+		/* They may have been the zero page, or shared, and take memory from now on. */
+		if (!err)
+			client_charge(c, wp.range.len);
+		else if (err == EAGAIN)
+			ret = AGAIN;
+		else
+			wake_page(c, f->addr);
 	}
 	pthread_mutex_unlock(&c->state);
 	client_ungate(c, GATE_TO_COPY);
@@ -827,6 +841,11 @@ static bool read_one(struct server *sv, struct client *c)
 	if (n == sizeof(msg) && msg.event != UFFD_EVENT_PAGEFAULT)
 		event_follow(c, &msg);
 	client_ungate(c, GATE_TO_READ);
+	if (__atomic_exchange_n(&c->protect, false, __ATOMIC_RELAXED)) {
+		pthread_mutex_lock(&c->state);
+		ranges_protect(c, c->uffd);
+		pthread_mutex_unlock(&c->state);
+	}
 	if (n != sizeof(msg))
 		return false;
 	if (msg.event != UFFD_EVENT_PAGEFAULT)

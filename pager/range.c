@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../agent/uffd.h"
 #include "client.h"
@@ -22,6 +23,8 @@
 #include "state.h"
 
 #define MAX_NEIGHBOURS 256
+#define PROTECT_TRIES  20
+#define PROTECT_US     50
 
 struct range *range_from(struct client *c, uint64_t addr)
 {
@@ -142,6 +145,31 @@ static void protect_zeros(struct client *c, uint64_t start, uint64_t end)
 		if (n < 0 || scan.walk_end <= start)
 			break;
 		start = scan.walk_end;
+	}
+}
+
+void ranges_protect(struct client *c, int uffd)
+{
+	unsigned int tries = 0;
+	struct range *r;
+	uint64_t addr = 0;
+
+	while ((r = range_from(c, addr))) {
+		struct uffdio_writeprotect wp = {
+			.range = { r->start, r->end - r->start },
+			.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+		};
+		uint64_t end = r->end;
+
+		/* Refused until the thread that forks is awake; not for others who change the map. */
+		if (ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) && errno == EAGAIN &&
+		    tries++ < PROTECT_TRIES) {
+			pthread_mutex_unlock(&c->state);
+			usleep(PROTECT_US);
+			pthread_mutex_lock(&c->state);
+			continue;
+		}
+		addr = end;
 	}
 }
 

@@ -375,8 +375,7 @@ static bool near_limit(const struct group *g)
 	return false;
 }
 
-/* Can all that @g is in have @bytes more? */
-static bool has_room(const struct group *g, uint64_t bytes)
+bool reclaim_has_room(const struct group *g, uint64_t bytes)
 {
 	for (; g; g = g->parent) {
 		uint64_t mark = low_mark(g);
@@ -410,7 +409,8 @@ static void look_for_growth(uint64_t used)
 			__atomic_store_n(&c->shared->looks, near ? looks + !looks : 0,
 					 __ATOMIC_RELAXED);
 			__atomic_store_n(&c->shared->fork_waits,
-					 !has_room(c->job->group, CHILD_MS * TOUCH_BYTES_MS),
+					 !reclaim_has_room(c->job->group,
+							   CHILD_MS * TOUCH_BYTES_MS),
 					 __ATOMIC_RELAXED);
 		}
 		client_put(c);
