@@ -1105,6 +1105,7 @@ static long set_up(struct wire_msg *ready)
 	if (map_shared(fds[0], fds[1], msg.frames_bytes) || make_area())
 		return -1;
 	throttle_set_up(agent.stack, agent.shared);
+	advise_set_up(agent.shared);
 
 	ready->own[0] =
 		(struct wire_range){ (uint64_t)__ehdr_start, ((uint64_t)_end + 0xfff) & ~0xfffUL };
@@ -1170,6 +1171,7 @@ static void child_main(void *unused)
 	if (send_msg(fd, &msg, -1) || recv_msg(fd, &msg, fds, 1))
 		leave();
 	throttle_set_up(agent.stack, agent.shared);
+	advise_set_up(agent.shared);
 	handle(&msg, fds[0]);
 	serve();
 }

@@ -39,7 +39,7 @@ void throttle_set_up(void *wiped_on_fork, struct agent_shared *control)
 	*shared = control;
 }
 
-static struct agent_shared *control_block(void)
+struct agent_shared *control_block(void)
 {
 	return shared ? *shared : NULL;
 }

@@ -4,10 +4,16 @@
 
 struct agent_shared;
 
+/* Where the pager and the agent tell each other things; NULL while there is no agent. */
+struct agent_shared *control_block(void);
+
 /*
  * From now on what makes the program grow waits for the pager when @control says so.
  * @wiped_on_fork is a page that is ours, with MADV_WIPEONFORK.
  */
 void throttle_set_up(void *wiped_on_fork, struct agent_shared *control);
+
+/* advise.c: tell the pager in @control what was advised before there was one. */
+void advise_set_up(struct agent_shared *control);
 
 #endif

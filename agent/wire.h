@@ -104,6 +104,8 @@ struct agent_shared {
 	uint32_t looks;
 	/* What a forked child touches before its agent is there may be above a limit. */
 	uint32_t fork_waits;
+	/* It has used MADV_WIPEONFORK: a child's entries there are not to be its own. */
+	uint32_t wipes;
 	uint32_t op; /* enum agent_op */
 	uint32_t nr_runs;
 	struct agent_run run[BATCH_RUNS];

@@ -16,6 +16,7 @@
 #include "../agent/uffd.h"
 #include "budget.h"
 #include "job.h"
+#include "mapping.h"
 #include "state.h"
 
 #define HANDSHAKE_MS	10000
@@ -747,6 +748,26 @@ static int share_entries(struct client *to, const struct client *from)
 	return 0;
 }
 
+static bool drop_wiped(void *child, const struct mapping *m)
+{
+	client_drop_entries(child, m->start, m->end);
+	return true;
+}
+
+/* Those the child is to find empty; its own children, too. */
+static void wipe_entries(struct client *child, const struct client *parent)
+{
+	pid_t pid = client_pid(parent);
+	int ret = pid ? mappings_wiped(pid, drop_wiped, child) : 0;
+
+	__atomic_store_n(&child->shared->wipes, 1, __ATOMIC_RELAXED);
+	if (ret && ret != -ENOENT && ret != -ESRCH)
+		job_kill(child->job,
+			 "/proc/%d/smaps: %s: what a child is to find empty (MADV_WIPEONFORK) "
+			 "cannot be told: killed",
+			 pid, strerror(-ret));
+}
+
 struct client *client_fork(struct client *parent, int uffd, bool protect)
 {
 	struct client *c = client_new(parent->job);
@@ -766,6 +787,8 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 	hold(c);
 	if (share_entries(c, parent))
 		goto fail;
+	if (__atomic_load_n(&parent->shared->wipes, __ATOMIC_RELAXED))
+		wipe_entries(c, parent);
 	if (protect)
 		ranges_protect(parent, uffd);
 	if (clients_add(c))

@@ -101,3 +101,29 @@ out:
 	close(fd);
 	return ret;
 }
+
+int mappings_wiped(pid_t pid, bool (*each)(void *arg, const struct mapping *m), void *arg)
+{
+	struct mapping m = { 0 }, next;
+	char line[3 * 4096];
+	int ret = 0;
+	FILE *f;
+
+	snprintf(line, sizeof(line), "/proc/%d/smaps", pid);
+	f = fopen(line, "re");
+	if (!f)
+		return -errno;
+	while (fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = 0;
+		if (parse(line, &next)) {
+			m = next;
+			m.name = "";
+		} else if (!strncmp(line, "VmFlags:", 8) && strstr(line, " wf") && !each(arg, &m)) {
+			break;
+		}
+	}
+	if (ferror(f))
+		ret = -errno;
+	fclose(f);
+	return ret;
+}

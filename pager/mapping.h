@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct mapping {
 	uint64_t start, end;
@@ -22,5 +23,10 @@ struct mapping {
  * Returns 0 or -errno; what was called for before that is good.
  */
 int mappings_walk(int fd, bool (*each)(void *arg, const struct mapping *m), void *arg);
+/*
+ * The same for those of process @pid that a forked child finds empty (MADV_WIPEONFORK);
+ * their names are not told.  The kernel walks all its page tables for it.
+ */
+int mappings_wiped(pid_t pid, bool (*each)(void *arg, const struct mapping *m), void *arg);
 
 #endif

@@ -73,6 +73,20 @@ for name, (sanitized, bound) in TESTS.items():
                 add(name, factor, tier, sanitized, bound)
 
 
+def add_rule(name):
+    @case(f"memory/{name}", timeout=60)
+    def run(t):
+        """What Linux says of such memory holds for what is swapped out."""
+        ran, _ = t.paged(t.vmtest(name, 3 * t.ram), env=dict(os.environ, TMPDIR=t.tmp))
+        t.check(ran.out == b"ok " + name.encode() + b"\n", "wrong output", ran)
+        t.check(b"vswap:" not in ran.err, "a message from vswap", ran)
+
+
+for rule in ("mapkinds", "sysv", "mlockall", "advices", "direct", "ownuffd", "sandbox", "rlimits",
+             "barrier"):
+    add_rule(rule)
+
+
 @case("memory/mapped", timeout=60)
 def mapped(t):
     """Where nothing else is left, mapped files leave: they are there to be read again."""

@@ -3,8 +3,11 @@
  * Memory the program gives back by madvise: it must read as zero, whether it
  * was in memory, swapped out or on its way there.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "vmtest.h"
 
@@ -99,4 +102,90 @@ void test_free(void)
 		}
 	}
 	unmap(mem, nr * PAGE);
+}
+
+#define GUARD_INSTALL 102 /* Linux 6.13 */
+#define GUARD_REMOVE  103
+#define COLLAPSE      25 /* Linux 6.1 */
+
+static void advise(char *mem, size_t nr, int advice, const char *name)
+{
+	if (madvise(mem, nr * PAGE, advice))
+		fail_errno(name);
+}
+
+/* What a child finds of memory its parent had swapped out and advised about. */
+static void in_child(char *wiped, char *kept, char *absent, size_t nr)
+{
+	int status, pipes[2];
+	pid_t child;
+
+	if (pipe(pipes))
+		fail_errno("pipe");
+	child = fork();
+	if (child < 0)
+		fail_errno("fork");
+	if (!child) {
+		range_check_zero(wiped, nr, 0);
+		range_check(kept, nr, nr, 1);
+		if (absent && (write(pipes[1], absent, 1) != -1 || errno != EFAULT))
+			fail("MADV_DONTFORK: the child has it");
+		_exit(0);
+	}
+	if (waitpid(child, &status, 0) != child || status)
+		fail("the child ended with status %#x", status);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+/* Every other kind of advice, to memory that is swapped out. */
+void test_advices(void)
+{
+	size_t nr = args.size / 8 / PAGE / 512 * 512;
+	char *a = map_anon(nr * PAGE), *b = map_anon(nr * PAGE), *c = map_anon(nr * PAGE);
+	unsigned int pass;
+
+	pressure_init(args.size - 3 * nr * PAGE);
+	for (pass = 0; pass < args.passes; pass++) {
+		range_fill(a, nr, 0, 1);
+		range_fill(b, nr, nr, 1);
+		range_fill(c, nr, 2 * nr, 1);
+		pressure();
+		advise(a, nr, MADV_WIPEONFORK, "MADV_WIPEONFORK");
+		advise(c, nr, MADV_DONTFORK, "MADV_DONTFORK");
+		in_child(a, b, c, nr);
+		range_check(a, nr, 0, 1);
+		range_check(c, nr, 2 * nr, 1);
+		advise(a, nr, MADV_KEEPONFORK, "MADV_KEEPONFORK");
+		advise(c, nr, MADV_DOFORK, "MADV_DOFORK");
+
+		pressure();
+		advise(a, nr, MADV_COLD, "MADV_COLD");
+		advise(b, nr, MADV_PAGEOUT, "MADV_PAGEOUT");
+		/* It may be refused; what it is about stays. */
+		if (madvise(c, nr * PAGE, COLLAPSE) && errno == EFAULT)
+			fail_errno("MADV_COLLAPSE");
+		range_check(a, nr, 0, 1);
+		range_check(b, nr, nr, 1);
+		range_check(c, nr, 2 * nr, 1);
+
+		pressure();
+		advise(a, nr / 4, MADV_POPULATE_READ, "MADV_POPULATE_READ");
+		advise(b, nr / 4, MADV_POPULATE_WRITE, "MADV_POPULATE_WRITE");
+		advise(c, nr, MADV_WILLNEED, "MADV_WILLNEED");
+		range_check(a, nr, 0, 1);
+		range_check(b, nr, nr, 1);
+		range_check(c, nr, 2 * nr, 1);
+
+		/* A kernel without guard pages says EINVAL. */
+		pressure();
+		if (madvise(b, nr / 2 * PAGE, GUARD_INSTALL)) {
+			if (errno != EINVAL)
+				fail_errno("MADV_GUARD_INSTALL");
+			continue;
+		}
+		range_check(b + nr / 2 * PAGE, nr - nr / 2, nr + nr / 2, 1);
+		advise(b, nr / 2, GUARD_REMOVE, "MADV_GUARD_REMOVE");
+		range_check_zero(b, nr / 2, nr);
+	}
 }

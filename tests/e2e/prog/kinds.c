@@ -9,7 +9,7 @@
 
 #include "vmtest.h"
 
-static void check_resident(char *mem, size_t nr)
+void check_resident(char *mem, size_t nr)
 {
 	unsigned char *vec = malloc(nr);
 	size_t i;

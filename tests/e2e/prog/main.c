@@ -41,8 +41,12 @@ static const struct {
 	{ "forkgrow", test_forkgrow }, { "forkthreads", test_forkthreads },
 	{ "spawn", test_spawn },       { "shell", test_shell },
 	{ "syscalls", test_syscalls }, { "closefds", test_closefds },
-	{ "signals", test_signals },   { "hold", test_hold },
-	{ "live", test_live },
+	{ "signals", test_signals },   { "barrier", test_barrier },
+	{ "mapkinds", test_mapkinds }, { "sysv", test_sysv },
+	{ "mlockall", test_mlockall }, { "advices", test_advices },
+	{ "direct", test_direct },     { "ownuffd", test_ownuffd },
+	{ "sandbox", test_sandbox },   { "rlimits", test_rlimits },
+	{ "hold", test_hold },	       { "live", test_live },
 };
 
 static const char *name = "?";

@@ -4,6 +4,8 @@
  * of a fault, and touch cold memory themselves.
  */
 #include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/time.h>
 
 #include "vmtest.h"
@@ -49,4 +51,66 @@ void test_signals(void)
 	if (!alarms)
 		fail("no signal came");
 	range_check(watched, watched_pages, 0, 0);
+}
+
+static unsigned char *dirty;
+static volatile sig_atomic_t barriers;
+
+/* A write barrier, as collectors of garbage have it: the page is noted, and let be written. */
+static void on_barrier(int sig, siginfo_t *info, void *context)
+{
+	size_t i = ((char *)info->si_addr - watched) / PAGE;
+
+	(void)sig;
+	(void)context;
+	if ((char *)info->si_addr < watched || i >= watched_pages)
+		fail("a fault at %p, not in what is guarded", info->si_addr);
+	/* Its own memory, cold as well. */
+	dirty[i * 8] = 1;
+	barriers = barriers + 1;
+	if (mprotect(watched + i * PAGE, PAGE, PROT_READ | PROT_WRITE))
+		fail_errno("mprotect");
+}
+
+void test_barrier(void)
+{
+	struct sigaction sa = { .sa_sigaction = on_barrier, .sa_flags = SA_ONSTACK | SA_SIGINFO };
+	char *stack = map_anon(STACK_PAGES * PAGE);
+	stack_t alt = { .ss_sp = stack, .ss_size = STACK_PAGES * PAGE };
+	unsigned int pass, written;
+	size_t i;
+
+	rng_init(&rng, args.seed);
+	watched_pages = args.size / 2 / PAGE;
+	watched = map_anon(watched_pages * PAGE);
+	dirty = calloc(watched_pages, 8);
+	if (!dirty)
+		fail_errno("calloc");
+	range_fill(watched, watched_pages, 0, 0);
+	pressure_init(args.size - watched_pages * PAGE);
+	if (sigaltstack(&alt, NULL) || sigaction(SIGSEGV, &sa, NULL))
+		fail_errno("sigaction");
+	for (pass = 0; pass < args.passes; pass++) {
+		/* None at all, then to be read only: both over what is swapped out. */
+		if (mprotect(watched, watched_pages * PAGE, pass % 2 ? PROT_READ : PROT_NONE))
+			fail_errno("mprotect");
+		pressure();
+		barriers = 0;
+		for (written = i = 0; i < watched_pages; i += 1 + rng_below(&rng, 64)) {
+			page_fill(watched + i * PAGE, i, pass + 1);
+			written++;
+		}
+		if (barriers != (int)written)
+			fail("%d barriers for %u pages written", (int)barriers, written);
+		if (mprotect(watched, watched_pages * PAGE, PROT_READ))
+			fail_errno("mprotect");
+		pressure();
+		for (i = 0; i < watched_pages; i++)
+			page_check(watched + i * PAGE, i, dirty[i * 8] ? pass + 1 : 0);
+		if (mprotect(watched, watched_pages * PAGE, PROT_READ | PROT_WRITE))
+			fail_errno("mprotect");
+		for (i = 0; i < watched_pages; i++)
+			if (dirty[i * 8])
+				page_fill(watched + i * PAGE, i, dirty[i * 8] = 0);
+	}
 }

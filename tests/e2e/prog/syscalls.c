@@ -4,6 +4,8 @@
  * files, getrandom; and the program closes every descriptor it does not know.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,6 +142,70 @@ void test_syscalls(void)
 		fail("WRONG BYTES: random bytes differ from their copy");
 	if (close(fd))
 		fail_errno("close");
+}
+
+/*
+ * Past the page cache, and by buffers the kernel holds on to: both look pages up and keep
+ * them while a device works.
+ */
+void test_direct(void)
+{
+	size_t nr = args.size / 4 / PAGE, part = 256, at;
+	char *from = map_anon(nr * PAGE), *to = map_anon(nr * PAGE);
+	char path[] = "vmtest-file-XXXXXX";
+	struct iovec fixed = { to, part * PAGE };
+	struct io_uring ring;
+	struct io_uring_cqe *cqe;
+	unsigned int pass;
+	int fd = mkstemp(path), direct = open(path, O_RDWR | O_DIRECT), err;
+
+	/* Not every file system has it: then by way of the cache. */
+	if (fd < 0 || (direct < 0 && (errno != EINVAL || (direct = dup(fd)) < 0)) || unlink(path))
+		fail_errno(path);
+	pressure_init(args.size / 2);
+	for (pass = 0; pass < args.passes; pass++) {
+		range_fill(from, nr, 0, pass);
+		pressure();
+		for (at = 0; at < nr * PAGE; at += part * PAGE)
+			if (pwrite(direct, from + at, part * PAGE, at) != (ssize_t)(part * PAGE))
+				fail_errno("write O_DIRECT");
+		range_fill(to, nr, nr, pass);
+		pressure();
+		for (at = 0; at < nr * PAGE; at += part * PAGE)
+			if (pread(direct, to + at, part * PAGE, at) != (ssize_t)(part * PAGE))
+				fail_errno("read O_DIRECT");
+		pressure();
+		range_check(to, nr, 0, pass);
+		range_check(from, nr, 0, pass);
+	}
+
+	pressure();
+	err = io_uring_queue_init(4, &ring, 0);
+	if (!err)
+		err = io_uring_register_buffers(&ring, &fixed, 1);
+	/* Forbidden here and there. */
+	if (err != -ENOSYS && err != -EPERM) {
+		errno = -err;
+		if (err)
+			fail_errno("io_uring");
+		range_check(to, part, 0, pass - 1);
+		for (at = 0; at + part <= nr; at += 4 * part) {
+			struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+
+			pressure();
+			io_uring_prep_read_fixed(sqe, direct, to, part * PAGE, at * PAGE, 0);
+			if (io_uring_submit_and_wait(&ring, 1) != 1 ||
+			    io_uring_wait_cqe(&ring, &cqe) || cqe->res != (int)(part * PAGE))
+				fail("io_uring read into a fixed buffer failed");
+			io_uring_cqe_seen(&ring, cqe);
+			range_check(to, part, at, pass - 1);
+		}
+		io_uring_queue_exit(&ring);
+	}
+	pressure();
+	range_check(to + part * PAGE, nr - part, part, pass - 1);
+	close(direct);
+	close(fd);
 }
 
 void test_closefds(void)

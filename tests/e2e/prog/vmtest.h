@@ -69,6 +69,11 @@ void pressure(void);
 void pressure_start(void);
 void pressure_stop(void);
 
+/* ---- kinds.c --------------------------------------------------------- */
+
+/* Fail unless all of it is in memory. */
+void check_resident(char *mem, size_t nr);
+
 /* ---- the tests ------------------------------------------------------- */
 
 void test_seq(void);
@@ -102,6 +107,15 @@ void test_shell(void);
 void test_syscalls(void);
 void test_closefds(void);
 void test_signals(void);
+void test_barrier(void);
+void test_mapkinds(void);
+void test_sysv(void);
+void test_mlockall(void);
+void test_advices(void);
+void test_direct(void);
+void test_ownuffd(void);
+void test_sandbox(void);
+void test_rlimits(void);
 void test_hold(void);
 void test_live(void);
 
