@@ -271,6 +271,27 @@ void client_put(struct client *c)
 		client_free(c);
 }
 
+/*
+ * What @c accounted for of shared pages, others do from now on: until they are weighed
+ * anew all of its own is taken for such.  The list's lock is held.
+ */
+static void bequeath(const struct client *c)
+{
+	uint64_t left = count_read(&c->own_anon);
+
+	for (unsigned int i = 0; i < clients.nr && left; i++) {
+		struct client *heir = clients.list[i];
+		uint64_t foreign = count_read(&heir->foreign.anon);
+		uint64_t part = foreign < left ? foreign : left;
+
+		if (heir->job != c->job)
+			continue;
+		/* Weighed just now is weighed again. */
+		__atomic_store_n(&heir->foreign.anon, foreign - part, __ATOMIC_RELAXED);
+		left -= part;
+	}
+}
+
 void client_dead(struct client *c)
 {
 	bool mine = false;
@@ -280,6 +301,7 @@ void client_dead(struct client *c)
 		if (clients.list[i] == c) {
 			clients.list[i] = clients.list[--clients.nr];
 			mine = true;
+			bequeath(c);
 			break;
 		}
 	__atomic_store_n(&c->dead, true, __ATOMIC_RELEASE);
@@ -372,6 +394,10 @@ int client_resident(struct client *c, uint64_t *anon, uint64_t *file)
 	if (ret)
 		return ret;
 	*anon -= foreign_anon(c, *anon);
+	/* Gone, and not known to be: what it accounted for others do, see bequeath(). */
+	if (!*anon && !*file)
+		*anon = count_read(&c->own_anon);
+	__atomic_store_n(&c->own_anon, *anon, __ATOMIC_RELAXED);
 	*file -= foreign < *file ? foreign : *file;
 	return 0;
 }
@@ -790,7 +816,7 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 	if (__atomic_load_n(&parent->shared->wipes, __ATOMIC_RELAXED))
 		wipe_entries(c, parent);
 	if (protect)
-		ranges_protect(parent, uffd);
+		client_protect_child(parent, uffd);
 	if (clients_add(c))
 		goto fail;
 	/* Not yet: the thread that forks has not seen that the event was read. */

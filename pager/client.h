@@ -125,6 +125,7 @@ struct client {
 	uint64_t files_hand;   /* the same for mapped files */
 	uint64_t files_ns;     /* when the last round over those ended */
 	int64_t charged;       /* atomic; anonymous bytes by client_charge() */
+	uint64_t own_anon;     /* atomic; what client_resident() told last */
 	int64_t unseen;	       /* resident beyond those when last looked for growth */
 	uint64_t next_look_ns; /* to look for growth all the same */
 	struct range *copy;    /* to be evicted by copying: move was refused */
@@ -242,10 +243,12 @@ struct range *range_from(struct client *c, uint64_t addr);
  */
 uint64_t client_register(struct client *c);
 /*
- * Write-protect what is listed of @c, in its own userfaultfd or a child's just born, so
- * that writing it anew waits for room.  State lock held; let go of for moments.
+ * Register what a fork has shared, and write-protect it, so that writing it anew waits for
+ * room: in the child born with @uffd, before it is listed, and in its parent, once the
+ * event was read.  The latter takes the state lock itself.
  */
-void ranges_protect(struct client *c, int uffd);
+void client_protect_child(const struct client *parent, int uffd);
+void client_protect(struct client *c);
 
 /* Kill all of @job. */
 void clients_kill(const struct job *job);

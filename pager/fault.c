@@ -841,11 +841,8 @@ static bool read_one(struct server *sv, struct client *c)
 	if (n == sizeof(msg) && msg.event != UFFD_EVENT_PAGEFAULT)
 		event_follow(c, &msg);
 	client_ungate(c, GATE_TO_READ);
-	if (__atomic_exchange_n(&c->protect, false, __ATOMIC_RELAXED)) {
-		pthread_mutex_lock(&c->state);
-		ranges_protect(c, c->uffd);
-		pthread_mutex_unlock(&c->state);
-	}
+	if (__atomic_exchange_n(&c->protect, false, __ATOMIC_RELAXED))
+		client_protect(c);
 	if (n != sizeof(msg))
 		return false;
 	if (msg.event != UFFD_EVENT_PAGEFAULT)

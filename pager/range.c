@@ -148,31 +148,6 @@ static void protect_zeros(struct client *c, uint64_t start, uint64_t end)
 	}
 }
 
-void ranges_protect(struct client *c, int uffd)
-{
-	unsigned int tries = 0;
-	struct range *r;
-	uint64_t addr = 0;
-
-	while ((r = range_from(c, addr))) {
-		struct uffdio_writeprotect wp = {
-			.range = { r->start, r->end - r->start },
-			.mode = UFFDIO_WRITEPROTECT_MODE_WP,
-		};
-		uint64_t end = r->end;
-
-		/* Refused until the thread that forks is awake; not for others who change the map. */
-		if (ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) && errno == EAGAIN &&
-		    tries++ < PROTECT_TRIES) {
-			pthread_mutex_unlock(&c->state);
-			usleep(PROTECT_US);
-			pthread_mutex_lock(&c->state);
-			continue;
-		}
-		addr = end;
-	}
-}
-
 /*
  * Is [start, end) one mapping, and registered?  UFFDIO_REGISTER takes a range with
  * holes, and what is mapped into one later would be ours by the list alone: taken
@@ -186,7 +161,7 @@ static bool is_registered(struct client *c, uint64_t start, uint64_t end)
 	return ioctl(c->uffd, UFFDIO_COPY, &probe) && (errno == EEXIST || errno == EFAULT);
 }
 
-static bool do_register(struct client *c, uint64_t start, uint64_t end)
+static bool do_register(int uffd, uint64_t start, uint64_t end)
 {
 	struct uffdio_register reg = {
 		.range = { start, end - start },
@@ -195,7 +170,7 @@ static bool do_register(struct client *c, uint64_t start, uint64_t end)
 									   0),
 	};
 
-	return !ioctl(c->uffd, UFFDIO_REGISTER, &reg);
+	return !ioctl(uffd, UFFDIO_REGISTER, &reg);
 }
 
 /* What was registered goes on the list, if it is there still.  Returns bytes. */
@@ -258,7 +233,7 @@ static uint64_t register_gaps(struct client *c, uint64_t start, uint64_t end)
 			}
 			start = gap.end;
 		}
-		if (gap.start < gap.end && do_register(c, gap.start, gap.end))
+		if (gap.start < gap.end && do_register(c->uffd, gap.start, gap.end))
 			bytes += list_registered(c, gap.start, gap.end);
 	}
 	return bytes;
@@ -272,10 +247,22 @@ static bool touches_own(const struct client *c, uint64_t start, uint64_t end)
 	return false;
 }
 
-static bool anonymous(const char *name)
+/*
+ * Only private anonymous memory is taken: a registered page that somebody else could
+ * drop without telling us would come back as zeros.
+ */
+static bool is_anonymous(const struct mapping *m)
 {
-	return !*name || !strcmp(name, "[heap]") || !strcmp(name, "[stack]") ||
-	       !strncmp(name, "[anon:", 6) || !strncmp(name, "[stack:", 7);
+	const char *name = m->name;
+
+	return !m->inode && m->perms[3] == 'p' && m->end < 1UL << 47 &&
+	       (!*name || !strcmp(name, "[heap]") || !strcmp(name, "[stack]") ||
+		!strncmp(name, "[anon:", 6) || !strncmp(name, "[stack:", 7));
+}
+
+static bool is_writable(const struct mapping *m)
+{
+	return m->perms[0] == 'r' && m->perms[1] == 'w';
 }
 
 /*
@@ -299,7 +286,7 @@ static void register_neighbours(struct registering *r)
 	unsigned int nr = r->nr;
 
 	r->nr = 0;
-	if (nr && do_register(c, r->mapping[0].start, r->end))
+	if (nr && do_register(c->uffd, r->mapping[0].start, r->end))
 		for (unsigned int i = 0; i < nr; i++)
 			r->bytes += list_registered(c, r->mapping[i].start, r->mapping[i].end);
 	else
@@ -307,16 +294,11 @@ static void register_neighbours(struct registering *r)
 			r->bytes += register_gaps(c, r->mapping[i].start, r->mapping[i].end);
 }
 
-/*
- * Only private anonymous memory is taken: a registered page that somebody else could
- * drop without telling us would come back as zeros.
- */
 static bool register_mapping(void *arg, const struct mapping *m)
 {
 	struct registering *r = arg;
 	struct client *c = r->client;
-	bool ours = !m->inode && m->perms[3] == 'p' && anonymous(m->name) && m->end < 1UL << 47;
-	bool rw = ours && m->perms[0] == 'r' && m->perms[1] == 'w';
+	bool ours = is_anonymous(m), rw = ours && is_writable(m);
 	bool own = touches_own(c, m->start, m->end);
 
 	if (m->start != r->end || !ours || own || r->nr == MAX_NEIGHBOURS)
@@ -339,4 +321,62 @@ uint64_t client_register(struct client *c)
 	if (r.bytes)
 		__atomic_store_n(&c->registered, true, __ATOMIC_RELAXED);
 	return r.bytes;
+}
+
+static bool write_protect(int uffd, uint64_t start, uint64_t end)
+{
+	struct uffdio_writeprotect wp = {
+		.range = { start, end - start },
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+
+	return !ioctl(uffd, UFFDIO_WRITEPROTECT, &wp);
+}
+
+struct protecting {
+	const struct client *parent;
+	int uffd;
+};
+
+static bool protect_mapping(void *arg, const struct mapping *m)
+{
+	struct protecting *p = arg;
+
+	/* Refused is a little growth unseen. */
+	if (is_anonymous(m) && is_writable(m) && !touches_own(p->parent, m->start, m->end) &&
+	    do_register(p->uffd, m->start, m->end))
+		write_protect(p->uffd, m->start, m->end);
+	return true;
+}
+
+void client_protect_child(const struct client *parent, int uffd)
+{
+	struct protecting p = { parent, uffd };
+
+	/* The child's map is its parent's still. */
+	mappings_walk(parent->maps, protect_mapping, &p);
+}
+
+void client_protect(struct client *c)
+{
+	unsigned int tries = 0;
+	struct range *r;
+	uint64_t addr = 0;
+
+	client_register(c);
+	pthread_mutex_lock(&c->state);
+	while ((r = range_from(c, addr))) {
+		uint64_t end = r->end;
+
+		/* Refused until the thread that forks is awake, and while others change the map. */
+		if (!write_protect(c->uffd, r->start, end) && errno == EAGAIN &&
+		    tries++ < PROTECT_TRIES) {
+			pthread_mutex_unlock(&c->state);
+			usleep(PROTECT_US);
+			pthread_mutex_lock(&c->state);
+			continue;
+		}
+		addr = end;
+	}
+	pthread_mutex_unlock(&c->state);
 }
