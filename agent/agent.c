@@ -49,6 +49,7 @@
 #define E_INTR		4
 #define E_INVAL		22
 #define E_NOENT		2
+#define E_PERM		1
 
 #define GATE_TIMEOUT_NS 20000000L
 #define STACK_BYTES	(32 << 10)
@@ -340,6 +341,14 @@ static void set_results(uint32_t first, uint32_t n, enum agent_result what)
 		agent.shared->result[first++] = what;
 }
 
+/* A seccomp filter of all threads is ours, too, and may refuse what nothing else would. */
+static long allowed(long ret)
+{
+	if (ret == -E_PERM)
+		__atomic_store_n(&agent.shared->forbidden, 1, __ATOMIC_RELAXED);
+	return ret;
+}
+
 /*
  * Move pages [first, first + n) of a run to staging.  Returns how many pages
  * were dealt with: moved, or found not to be movable; 0: stop here.
@@ -358,7 +367,8 @@ static uint32_t move_chunk(uint64_t addr, uint32_t first, uint32_t n, uint32_t *
 	if (!gate_enter())
 		return 0;
 	/* Pages of two mappings do not go at once: fewer, until they are of one. */
-	while ((ret = sys3(SYS_ioctl, agent.uffd, UFFDIO_MOVE, &mv)) == -E_INVAL && n > 1) {
+	while ((ret = allowed(sys3(SYS_ioctl, agent.uffd, UFFDIO_MOVE, &mv))) == -E_INVAL &&
+	       n > 1) {
 		n /= 2;
 		mv.len = n * WIRE_PAGE;
 	}
@@ -415,9 +425,10 @@ static void staging_clear(uint32_t pages)
 
 	if (!pages)
 		return;
-	if (sys3(SYS_ioctl, agent.uffd, UFFDIO_UNREGISTER, &all) ||
-	    sys3(SYS_madvise, agent.staging, pages * WIRE_PAGE, MADV_DONTNEED) ||
-	    staging_register())
+	if ((allowed(sys3(SYS_ioctl, agent.uffd, UFFDIO_UNREGISTER, &all)) ||
+	     allowed(sys3(SYS_madvise, agent.staging, pages * WIRE_PAGE, MADV_DONTNEED)) ||
+	     allowed(staging_register())) &&
+	    !agent.shared->forbidden)
 		die("vswap: agent: staging area cannot be cleared: memory can no longer be "
 		    "limited (killed)\n");
 }
@@ -460,7 +471,7 @@ static long write_protect(uint64_t addr, uint32_t pages, bool on)
 		.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
 	};
 
-	return sys3(SYS_ioctl, agent.uffd, UFFDIO_WRITEPROTECT, &wp);
+	return allowed(sys3(SYS_ioctl, agent.uffd, UFFDIO_WRITEPROTECT, &wp));
 }
 
 static bool present(uint64_t addr)

@@ -106,6 +106,8 @@ struct agent_shared {
 	uint32_t fork_waits;
 	/* It has used MADV_WIPEONFORK: a child's entries there are not to be its own. */
 	uint32_t wipes;
+	/* The program has forbidden all of its threads what the agent does: seccomp. */
+	uint32_t forbidden;
 	uint32_t op; /* enum agent_op */
 	uint32_t nr_runs;
 	struct agent_run run[BATCH_RUNS];

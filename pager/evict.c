@@ -618,6 +618,10 @@ static unsigned int settle_batch(struct client *c, bool alive)
 	}
 	pthread_mutex_unlock(&c->state);
 
+	if (__atomic_load_n(&sh->forbidden, __ATOMIC_RELAXED))
+		job_kill(c->job,
+			 "a seccomp filter forbids all threads of the program what it takes to "
+			 "page it: killed (run it without vswap, or without its sandbox)");
 	if (c->race.end)
 		event_drop_race(c, c->race.start, c->race.end);
 	c->race = (struct range){ 0 };

@@ -101,6 +101,16 @@ def program_crashes(t):
     t.check(run.status == 139, f"status {run.status}, not 139", run)
 
 
+@case("failure/sandbox-all")
+def sandbox_all(t):
+    """A program that forbids all of its threads what the agent needs is told apart and ended."""
+    t.need_userfaultfd()
+    run = t.run(under(t, "sandbox-all", t.size(3)))
+    t.check(run.status == 137, f"status {run.status}, not 137", run)
+    t.check(b"vswap: " in run.err and b"seccomp" in run.err, "no message", run)
+    t.check(b"WRONG" not in run.err, "wrong bytes", run)
+
+
 @case("failure/program-stopped")
 def program_stopped(t):
     """A program stopped for a while finds its memory as it left it."""

@@ -45,8 +45,9 @@ static const struct {
 	{ "mapkinds", test_mapkinds }, { "sysv", test_sysv },
 	{ "mlockall", test_mlockall }, { "advices", test_advices },
 	{ "direct", test_direct },     { "ownuffd", test_ownuffd },
-	{ "sandbox", test_sandbox },   { "rlimits", test_rlimits },
-	{ "hold", test_hold },	       { "live", test_live },
+	{ "sandbox", test_sandbox },   { "sandbox-all", test_sandbox_all },
+	{ "rlimits", test_rlimits },   { "hold", test_hold },
+	{ "live", test_live },
 };
 
 static const char *name = "?";

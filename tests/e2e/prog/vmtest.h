@@ -115,6 +115,7 @@ void test_advices(void);
 void test_direct(void);
 void test_ownuffd(void);
 void test_sandbox(void);
+void test_sandbox_all(void);
 void test_rlimits(void);
 void test_hold(void);
 void test_live(void);
