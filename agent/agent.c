@@ -349,6 +349,55 @@ static long allowed(long ret)
 	return ret;
 }
 
+static bool present(uint64_t addr)
+{
+	unsigned char vec = 0;
+
+	return sys3(SYS_mincore, addr, WIRE_PAGE, &vec) == 0 && (vec & 1);
+}
+
+/*
+ * Staging is registered with the same userfaultfd (a move's destination must
+ * be), so dropping its pages would post a REMOVE event for ourselves to wait
+ * on.  Taking it off the register for that long avoids it.
+ */
+static long uffd_register(const char *from, uint32_t pages)
+{
+	struct uffdio_register reg = {
+		.range = { (uint64_t)from, pages * WIRE_PAGE },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	return sys3(SYS_ioctl, agent.uffd, UFFDIO_REGISTER, &reg);
+}
+
+static long staging_register(void)
+{
+	return uffd_register(agent.staging, agent.staging_pages);
+}
+
+static bool staging_drop(uint32_t pages)
+{
+	if (!allowed(sys3(SYS_madvise, agent.staging, pages * WIRE_PAGE, MADV_DONTNEED)))
+		return true;
+	/* The program has locked all its memory. */
+	return !sys2(SYS_munlock, agent.staging, agent.staging_pages * WIRE_PAGE) &&
+	       !sys3(SYS_madvise, agent.staging, pages * WIRE_PAGE, MADV_DONTNEED);
+}
+
+static void staging_clear(uint32_t pages)
+{
+	struct uffdio_range all = { (uint64_t)agent.staging, agent.staging_pages * WIRE_PAGE };
+
+	if (!pages)
+		return;
+	if ((allowed(sys3(SYS_ioctl, agent.uffd, UFFDIO_UNREGISTER, &all)) ||
+	     !staging_drop(pages) || allowed(staging_register())) &&
+	    !agent.shared->forbidden)
+		die("vswap: agent: staging area cannot be cleared: memory can no longer be "
+		    "limited (killed)\n");
+}
+
 /*
  * Move pages [first, first + n) of a run to staging.  Returns how many pages
  * were dealt with: moved, or found not to be movable; 0: stop here.
@@ -394,43 +443,15 @@ static uint32_t move_chunk(uint64_t addr, uint32_t first, uint32_t n, uint32_t *
 		set_results(first, 1, PAGE_BUSY);
 		return 1;
 	}
+	/* mlockall() has filled staging as well. */
+	if (present((uint64_t)agent.staging + *stage * WIRE_PAGE)) {
+		staging_clear(agent.staging_pages);
+		*stage = 0;
+		return 0;
+	}
 	/* The mapping itself does not allow it (EINVAL), or the process is going. */
 	set_results(first, n, PAGE_REFUSED);
 	return n;
-}
-
-/*
- * Staging is registered with the same userfaultfd (a move's destination must
- * be), so dropping its pages would post a REMOVE event for ourselves to wait
- * on.  Taking it off the register for that long avoids it.
- */
-static long uffd_register(const char *from, uint32_t pages)
-{
-	struct uffdio_register reg = {
-		.range = { (uint64_t)from, pages * WIRE_PAGE },
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
-
-	return sys3(SYS_ioctl, agent.uffd, UFFDIO_REGISTER, &reg);
-}
-
-static long staging_register(void)
-{
-	return uffd_register(agent.staging, agent.staging_pages);
-}
-
-static void staging_clear(uint32_t pages)
-{
-	struct uffdio_range all = { (uint64_t)agent.staging, agent.staging_pages * WIRE_PAGE };
-
-	if (!pages)
-		return;
-	if ((allowed(sys3(SYS_ioctl, agent.uffd, UFFDIO_UNREGISTER, &all)) ||
-	     allowed(sys3(SYS_madvise, agent.staging, pages * WIRE_PAGE, MADV_DONTNEED)) ||
-	     allowed(staging_register())) &&
-	    !agent.shared->forbidden)
-		die("vswap: agent: staging area cannot be cleared: memory can no longer be "
-		    "limited (killed)\n");
 }
 
 static void evict(void)
@@ -472,13 +493,6 @@ static long write_protect(uint64_t addr, uint32_t pages, bool on)
 	};
 
 	return allowed(sys3(SYS_ioctl, agent.uffd, UFFDIO_WRITEPROTECT, &wp));
-}
-
-static bool present(uint64_t addr)
-{
-	unsigned char vec = 0;
-
-	return sys3(SYS_mincore, addr, WIRE_PAGE, &vec) == 0 && (vec & 1);
 }
 
 /*

@@ -77,9 +77,13 @@ def add_rule(name):
     @case(f"memory/{name}", timeout=60)
     def run(t):
         """What Linux says of such memory holds for what is swapped out."""
-        ran, _ = t.paged(t.vmtest(name, 3 * t.ram), env=dict(os.environ, TMPDIR=t.tmp))
+        ran, stats = t.paged(t.vmtest(name, 3 * t.ram), env=dict(os.environ, TMPDIR=t.tmp))
         t.check(ran.out == b"ok " + name.encode() + b"\n", "wrong output", ran)
         t.check(b"vswap:" not in ran.err, "a message from vswap", ran)
+        if name == "mlockall":
+            # The agent's own memory is locked by it as well, and must not stay so.
+            moved, copied = stats["evictions"]["move"], stats["evictions"]["copy"]
+            t.check(moved > copied, f"{moved} pages moved, {copied} copied", ran)
 
 
 for rule in ("mapkinds", "sysv", "mlockall", "advices", "direct", "ownuffd", "sandbox", "rlimits",
