@@ -8,6 +8,7 @@
  * write to a file waits while too much is dirty: not for ever, for there may be
  * nothing to be had.  Near a limit a new thread waits for one such look: a stack
  * is mapped by libc itself, and sixteen of them grow as fast as memory can.
+ * What is to be filled at once is filled in steps, between which it can be registered.
  */
 /* Both names of it are defined here, not one in place of the other. */
 #undef _FILE_OFFSET_BITS
@@ -15,16 +16,19 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 #include <time.h>
 
 #include "sys.h"
 #include "wire.h"
 
-#define SLICE_NS 20000000L
-#define SLICES	 10
-#define LOOK_NS	 500000L
-#define LOOKS	 10
+#define SLICE_NS       20000000L
+#define SLICES	       10
+#define LOOK_NS	       500000L
+#define LOOKS	       10
+
+#define POPULATE_BYTES (512UL << 10)
 
 /* In a page that a forked child finds empty: it has no control block. */
 static struct agent_shared **shared;
@@ -68,11 +72,37 @@ static void wait_for_look(void)
 	}
 }
 
+long populate_slowly(void *addr, size_t bytes)
+{
+	size_t done = 0;
+	long ret;
+
+	do {
+		size_t left = bytes - done, n = left < POPULATE_BYTES ? left : POPULATE_BYTES;
+
+		ret = sys3(SYS_madvise, (char *)addr + done, n, MADV_POPULATE_WRITE);
+		done += n;
+		wait_for_room();
+	} while (!ret && done < bytes);
+	return ret;
+}
+
 EXPORT void *mmap(void *addr, size_t bytes, int prot, int flags, int fd, off_t offset)
 {
-	if ((flags & MAP_ANONYMOUS) && (flags & MAP_PRIVATE) && (prot & PROT_WRITE))
+	bool ours = (flags & MAP_ANONYMOUS) && (flags & MAP_PRIVATE) && (prot & PROT_WRITE);
+	bool slowly = ours && (flags & MAP_POPULATE) && !(flags & (MAP_LOCKED | MAP_HUGETLB)) &&
+		      control_block();
+	long ret;
+
+	if (ours)
 		wait_for_room();
-	return (void *)as_libc(sys6(SYS_mmap, (long)addr, bytes, prot, flags, fd, offset));
+	if (slowly)
+		flags &= ~MAP_POPULATE;
+	ret = sys6(SYS_mmap, (long)addr, bytes, prot, flags, fd, offset);
+	/* It is mapped, whether there is memory for it or not. */
+	if (slowly && (ret >= 0 || ret < -4095))
+		populate_slowly((void *)ret, bytes);
+	return (void *)as_libc(ret);
 }
 
 EXPORT void *mmap64(void *addr, size_t bytes, int prot, int flags, int fd, off_t offset)

@@ -2,6 +2,8 @@
 #ifndef AGENT_THROTTLE_H
 #define AGENT_THROTTLE_H
 
+#include <stddef.h>
+
 struct agent_shared;
 
 /* Where the pager and the agent tell each other things; NULL while there is no agent. */
@@ -15,5 +17,8 @@ void throttle_set_up(void *wiped_on_fork, struct agent_shared *control);
 
 /* advise.c: tell the pager in @control what was advised before there was one. */
 void advise_set_up(struct agent_shared *control);
+
+/* MADV_POPULATE_WRITE in steps, each of which may wait.  0 or -errno. */
+long populate_slowly(void *addr, size_t bytes);
 
 #endif

@@ -104,8 +104,8 @@ struct agent_shared {
 	uint32_t looks;
 	/* What a forked child touches before its agent is there may be above a limit. */
 	uint32_t fork_waits;
-	/* It has used MADV_WIPEONFORK: a child's entries there are not to be its own. */
-	uint32_t wipes;
+	/* It keeps memory from its children: MADV_WIPEONFORK, MADV_DONTFORK. */
+	uint32_t keeps;
 	/* The program has forbidden all of its threads what the agent does: seccomp. */
 	uint32_t forbidden;
 	uint32_t op; /* enum agent_op */

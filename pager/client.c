@@ -774,23 +774,23 @@ static int share_entries(struct client *to, const struct client *from)
 	return 0;
 }
 
-static bool drop_wiped(void *child, const struct mapping *m)
+static bool drop_kept(void *child, const struct mapping *m)
 {
 	client_drop_entries(child, m->start, m->end);
 	return true;
 }
 
-/* Those the child is to find empty; its own children, too. */
-static void wipe_entries(struct client *child, const struct client *parent)
+/* What the parent keeps from its children; the child's own children, too. */
+static void drop_all_kept(struct client *child, const struct client *parent)
 {
 	pid_t pid = client_pid(parent);
-	int ret = pid ? mappings_wiped(pid, drop_wiped, child) : 0;
+	int ret = pid ? mappings_kept(pid, drop_kept, child) : 0;
 
-	__atomic_store_n(&child->shared->wipes, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&child->shared->keeps, 1, __ATOMIC_RELAXED);
 	if (ret && ret != -ENOENT && ret != -ESRCH)
 		job_kill(child->job,
-			 "/proc/%d/smaps: %s: what a child is to find empty (MADV_WIPEONFORK) "
-			 "cannot be told: killed",
+			 "/proc/%d/smaps: %s: what is kept from a child (MADV_WIPEONFORK, "
+			 "MADV_DONTFORK) cannot be told: killed",
 			 pid, strerror(-ret));
 }
 
@@ -813,8 +813,8 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 	hold(c);
 	if (share_entries(c, parent))
 		goto fail;
-	if (__atomic_load_n(&parent->shared->wipes, __ATOMIC_RELAXED))
-		wipe_entries(c, parent);
+	if (__atomic_load_n(&parent->shared->keeps, __ATOMIC_RELAXED))
+		drop_all_kept(c, parent);
 	if (protect)
 		client_protect_child(parent, uffd);
 	if (clients_add(c))

@@ -102,7 +102,7 @@ out:
 	return ret;
 }
 
-int mappings_wiped(pid_t pid, bool (*each)(void *arg, const struct mapping *m), void *arg)
+int mappings_kept(pid_t pid, bool (*each)(void *arg, const struct mapping *m), void *arg)
 {
 	struct mapping m = { 0 }, next;
 	char line[3 * 4096];
@@ -118,7 +118,8 @@ int mappings_wiped(pid_t pid, bool (*each)(void *arg, const struct mapping *m), 
 		if (parse(line, &next)) {
 			m = next;
 			m.name = "";
-		} else if (!strncmp(line, "VmFlags:", 8) && strstr(line, " wf") && !each(arg, &m)) {
+		} else if (!strncmp(line, "VmFlags:", 8) &&
+			   (strstr(line, " wf") || strstr(line, " dc")) && !each(arg, &m)) {
 			break;
 		}
 	}

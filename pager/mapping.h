@@ -24,9 +24,10 @@ struct mapping {
  */
 int mappings_walk(int fd, bool (*each)(void *arg, const struct mapping *m), void *arg);
 /*
- * The same for those of process @pid that a forked child finds empty (MADV_WIPEONFORK);
- * their names are not told.  The kernel walks all its page tables for it.
+ * The same for those of process @pid that a forked child finds empty, or not at all
+ * (MADV_WIPEONFORK, MADV_DONTFORK); their names are not told.  The kernel walks all its
+ * page tables for it.
  */
-int mappings_wiped(pid_t pid, bool (*each)(void *arg, const struct mapping *m), void *arg);
+int mappings_kept(pid_t pid, bool (*each)(void *arg, const struct mapping *m), void *arg);
 
 #endif

@@ -128,8 +128,13 @@ static void in_child(char *wiped, char *kept, char *absent, size_t nr)
 	if (!child) {
 		range_check_zero(wiped, nr, 0);
 		range_check(kept, nr, nr, 1);
-		if (absent && (write(pipes[1], absent, 1) != -1 || errno != EFAULT))
+		if (write(pipes[1], absent, 1) != -1 || errno != EFAULT)
 			fail("MADV_DONTFORK: the child has it");
+		if (mmap(absent, nr * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != absent)
+			fail_errno("mmap");
+		pressure();
+		range_check_zero(absent, nr, 2 * nr);
 		_exit(0);
 	}
 	if (waitpid(child, &status, 0) != child || status)
