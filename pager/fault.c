@@ -759,8 +759,8 @@ static enum outcome serve_protected(struct fault *f)
 	} else {
 		int err = ioctl(c->uffd, UFFDIO_WRITEPROTECT, &wp) ? errno : 0;
 
-		/* The mapping ends before. */
-		if (err == ENOENT) {
+		/* The mapping ends before (ENOENT), or what may be mapped at all does (EINVAL). */
+		if (err && err != EAGAIN && wp.range.len > PAGE_SIZE_) {
 			wp.range.len = PAGE_SIZE_;
 			err = ioctl(c->uffd, UFFDIO_WRITEPROTECT, &wp) ? errno : 0;
 		}
