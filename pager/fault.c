@@ -6,7 +6,7 @@
  * runs is decisive: a wake-up across CPUs costs several times the rest of a
  * fault.  While one thread of the program does (nearly) all the faulting, one
  * server alone listens, on that thread's CPU, and follows it; when several do,
- * one server listens on each CPU, if there are more than two.
+ * one server listens on each CPU, if there are more than two or there is a tier.
  *
  * A fault is served in these steps:
  *
@@ -170,8 +170,14 @@ static void note_thread(struct server *sv, const struct fault *f)
 		__atomic_store_n(&servers.hot_tid, f->tid, __ATOMIC_RELAXED);
 	}
 	if (same + other >= PLACE_FAULTS) {
-		/* Every server that listens is woken by each fault: of two, one does better. */
-		bool all = other > PLACE_FAULTS / 8 && servers.nr > 2;
+		/*
+		 * Every server that listens is woken by each fault: of two, one does better
+		 * where none waits for a tier.
+		 */
+		bool alone =
+			servers.nr == 1 ||
+			(servers.nr == 2 && !__atomic_load_n(&pager.has_tier, __ATOMIC_RELAXED));
+		bool all = other > PLACE_FAULTS / 8 && !alone;
 
 		__atomic_store_n(&servers.same, 0, __ATOMIC_RELAXED);
 		__atomic_store_n(&servers.other, 0, __ATOMIC_RELAXED);
