@@ -848,12 +848,13 @@ static bool read_one(struct server *sv, struct client *c)
 	if (n == sizeof(msg) && msg.event != UFFD_EVENT_PAGEFAULT)
 		event_follow(c, &msg);
 	client_ungate(c, GATE_TO_READ);
-	if (__atomic_exchange_n(&c->protect, false, __ATOMIC_RELAXED))
-		client_protect(c);
 	if (n != sizeof(msg))
 		return false;
-	if (msg.event != UFFD_EVENT_PAGEFAULT)
+	if (msg.event != UFFD_EVENT_PAGEFAULT) {
+		if (__atomic_exchange_n(&c->protect, false, __ATOMIC_RELAXED))
+			client_protect(c);
 		return event_stashed(c);
+	}
 	__atomic_store_n(&c->tid, msg.arg.pagefault.feat.ptid, __ATOMIC_RELAXED);
 	f = (struct fault){
 		.client = c,

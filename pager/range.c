@@ -112,6 +112,16 @@ int ranges_add(struct client *c, uint64_t start, uint64_t end)
 	return ranges_insert(c, i, start, end);
 }
 
+static bool write_protect(int uffd, uint64_t start, uint64_t end)
+{
+	struct uffdio_writeprotect wp = {
+		.range = { start, end - start },
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+
+	return !ioctl(uffd, UFFDIO_WRITEPROTECT, &wp);
+}
+
 /*
  * Pages only read so far all map the one zero page.  A write gives each memory of
  * its own without any fault of ours, so those are write-protected: then it comes
@@ -133,15 +143,9 @@ static void protect_zeros(struct client *c, uint64_t start, uint64_t end)
 	while (start < end) {
 		scan.start = start;
 		n = ioctl(c->pagemap, PAGEMAP_SCAN, &scan);
-		for (int i = 0; i < n; i++) {
-			struct uffdio_writeprotect wp = {
-				.range = { region[i].start, region[i].end - region[i].start },
-				.mode = UFFDIO_WRITEPROTECT_MODE_WP,
-			};
-
-			/* Refused while the program changes its map: a little growth unseen. */
-			ioctl(c->uffd, UFFDIO_WRITEPROTECT, &wp);
-		}
+		/* Refused while the program changes its map: a little growth unseen. */
+		for (int i = 0; i < n; i++)
+			write_protect(c->uffd, region[i].start, region[i].end);
 		if (n < 0 || scan.walk_end <= start)
 			break;
 		start = scan.walk_end;
@@ -321,16 +325,6 @@ uint64_t client_register(struct client *c)
 	if (r.bytes)
 		__atomic_store_n(&c->registered, true, __ATOMIC_RELAXED);
 	return r.bytes;
-}
-
-static bool write_protect(int uffd, uint64_t start, uint64_t end)
-{
-	struct uffdio_writeprotect wp = {
-		.range = { start, end - start },
-		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
-	};
-
-	return !ioctl(uffd, UFFDIO_WRITEPROTECT, &wp);
 }
 
 struct protecting {

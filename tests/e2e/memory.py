@@ -44,6 +44,11 @@ TESTS = {
 }
 
 
+def check_output(t, ran, name):
+    t.check(ran.out == b"ok " + name.encode() + b"\n", "wrong output", ran)
+    t.check(b"vswap:" not in ran.err, "a message from vswap", ran)
+
+
 def add(name, factor, tier, sanitized, bound):
     @case(f"memory/{name}/{factor}x-{'tier' if tier else 'pool'}", timeout=60,
           sanitized=sanitized if factor == 4 and tier else
@@ -56,8 +61,7 @@ def add(name, factor, tier, sanitized, bound):
         argv = t.vmtest(name, size, *(["--hard"] if tier else []),
                         *(["--passes", "4" if name == "threads" else "1"] if t.sanitized else []))
         ran, stats = t.paged(argv, options=() if tier else ("--no-tier",), bound=bound)
-        t.check(ran.out == b"ok " + name.encode() + b"\n", "wrong output", ran)
-        t.check(b"vswap:" not in ran.err, "a message from vswap", ran)
+        check_output(t, ran, name)
         if tier:
             t.check(stats["pswpout"] > 0 or factor == 2, "nothing went to the tier", ran)
         else:
@@ -78,8 +82,7 @@ def add_rule(name):
     def run(t):
         """What Linux says of such memory holds for what is swapped out."""
         ran, stats = t.paged(t.vmtest(name, 3 * t.ram), env=dict(os.environ, TMPDIR=t.tmp))
-        t.check(ran.out == b"ok " + name.encode() + b"\n", "wrong output", ran)
-        t.check(b"vswap:" not in ran.err, "a message from vswap", ran)
+        check_output(t, ran, name)
         if name == "mlockall":
             # The agent's own memory is locked by it as well, and must not stay so.
             moved, copied = stats["evictions"]["move"], stats["evictions"]["copy"]

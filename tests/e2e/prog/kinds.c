@@ -5,11 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <unistd.h>
 
 #include "vmtest.h"
 
-void check_resident(char *mem, size_t nr)
+static void check_resident(char *mem, size_t nr)
 {
 	unsigned char *vec = malloc(nr);
 	size_t i;
@@ -126,4 +127,71 @@ void test_mapped(void)
 	range_check(mem, nr, 0, 0);
 	unmap(mem, nr * PAGE);
 	fclose(f);
+}
+
+/* Memory of System V is everybody's: left alone, beside what is paged, in parent and child. */
+void test_sysv(void)
+{
+	size_t nr = args.size / 16 / PAGE, own = args.size / 4 / PAGE;
+	char *mem = map_anon(own * PAGE), *shared;
+	int id = shmget(IPC_PRIVATE, nr * PAGE, IPC_CREAT | 0600);
+	pid_t child;
+
+	if (id < 0)
+		fail_errno("shmget");
+	shared = shmat(id, NULL, 0);
+	if (shmctl(id, IPC_RMID, NULL) || shared == (void *)-1)
+		fail_errno("shmat");
+	range_fill(mem, own, 0, 0);
+	range_fill(shared, nr, own, 0);
+	pressure_init(args.size / 2);
+	pressure();
+	range_check(shared, nr, own, 0);
+	child = forked();
+	if (!child) {
+		range_check(mem, own, 0, 0);
+		range_check(shared, nr, own, 0);
+		range_fill(shared, nr, own, 1);
+		_exit(0);
+	}
+	wait_for(child, "child");
+	pressure();
+	range_check(shared, nr, own, 1);
+	range_check(mem, own, 0, 0);
+	if (shmdt(shared))
+		fail_errno("shmdt");
+}
+
+/* All of it locked, what comes later too, and let go again. */
+void test_mlockall(void)
+{
+	size_t nr = (2UL << 20) / PAGE;
+	char *mem = map_anon(nr * PAGE), *later, *much = map_anon(args.size);
+
+	range_fill(mem, nr, 0, 0);
+	range_fill(much, args.size / PAGE, nr, 0);
+	range_check(mem, nr, 0, 0);
+	unmap(much, args.size);
+	if (mlockall(MCL_CURRENT))
+		fail_errno("mlockall MCL_CURRENT");
+	check_resident(mem, nr);
+	if (mlockall(MCL_FUTURE))
+		fail_errno("mlockall MCL_FUTURE");
+	later = map_anon(nr * PAGE);
+	check_resident(later, nr);
+	range_fill(later, nr, nr, 0);
+	/* MCL_FUTURE holds for what comes after, so it ends before the pressure. */
+	if (mlockall(MCL_CURRENT))
+		fail_errno("mlockall MCL_CURRENT");
+	pressure_init(args.size / 2);
+	pressure();
+	check_resident(mem, nr);
+	check_resident(later, nr);
+	range_check(mem, nr, 0, 0);
+	range_check(later, nr, nr, 0);
+	if (munlockall())
+		fail_errno("munlockall");
+	pressure();
+	range_check(mem, nr, 0, 0);
+	range_check(later, nr, nr, 0);
 }

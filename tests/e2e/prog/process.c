@@ -19,7 +19,7 @@ extern char **environ;
 
 static char *const true_argv[] = { "true", NULL };
 
-static void wait_for(pid_t pid, const char *what)
+void wait_for(pid_t pid, const char *what)
 {
 	int status;
 
@@ -32,7 +32,7 @@ static void wait_for(pid_t pid, const char *what)
 		fail("%s: exit status %d", what, WEXITSTATUS(status));
 }
 
-static pid_t forked(void)
+pid_t forked(void)
 {
 	pid_t pid = fork();
 

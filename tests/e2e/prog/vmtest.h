@@ -69,10 +69,12 @@ void pressure(void);
 void pressure_start(void);
 void pressure_stop(void);
 
-/* ---- kinds.c --------------------------------------------------------- */
+/* ---- process.c ------------------------------------------------------- */
 
-/* Fail unless all of it is in memory. */
-void check_resident(char *mem, size_t nr);
+/* fork(2) that fails instead of returning -1. */
+pid_t forked(void);
+/* Wait for child @pid, named @what in messages; fail unless it ended with status 0. */
+void wait_for(pid_t pid, const char *what);
 
 /* ---- the tests ------------------------------------------------------- */
 
