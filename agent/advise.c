@@ -10,6 +10,8 @@
  * same place, what its parent had swapped out.  Which mappings those are the pager reads
  * when they fork, which takes long: it is told that there are some.
  */
+#include "advise.h"
+
 #include <stdbool.h>
 #include <sys/mman.h>
 

@@ -31,6 +31,7 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "advise.h"
 #include "sys.h"
 #include "throttle.h"
 #include "uffd.h"
@@ -52,6 +53,7 @@
 #define E_PERM		1
 
 #define GATE_TIMEOUT_NS 20000000L
+#define FOLLOW_NS	100000L
 #define STACK_BYTES	(32 << 10)
 #define EAGAIN_TRIES	64
 #define CHILD_REST_NS	10000000L
@@ -1208,6 +1210,18 @@ static void before_fork(void)
 		agent.fork_waits = __atomic_load_n(&agent.shared->fork_waits, __ATOMIC_RELAXED);
 }
 
+/* See agent_shared: what this thread does next to its map must not be taken for how it was. */
+static void in_parent(void)
+{
+	const struct timespec pause = { 0, FOLLOW_NS };
+	struct agent_shared *sh = agent.shared;
+
+	while (sh && __atomic_load_n(&sh->keeps, __ATOMIC_RELAXED) &&
+	       (__atomic_load_n(&sh->gate, __ATOMIC_ACQUIRE) & GATE_READER ||
+		__atomic_load_n(&sh->behind, __ATOMIC_ACQUIRE)))
+		sys2(SYS_nanosleep, &pause, NULL);
+}
+
 static void in_child(void)
 {
 	memset(agent.hold, 0, sizeof(agent.hold));
@@ -1247,5 +1261,5 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
 	sys1(SYS_close, agent.mem);
 	wait_step(GO);
 	if (__register_atfork)
-		__register_atfork(before_fork, NULL, in_child, NULL);
+		__register_atfork(before_fork, in_parent, in_child, NULL);
 }

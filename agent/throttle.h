@@ -15,9 +15,6 @@ struct agent_shared *control_block(void);
  */
 void throttle_set_up(void *wiped_on_fork, struct agent_shared *control);
 
-/* advise.c: tell the pager in @control what was advised before there was one. */
-void advise_set_up(struct agent_shared *control);
-
 /* MADV_POPULATE_WRITE in steps, each of which may wait.  0 or -errno. */
 long populate_slowly(void *addr, size_t bytes);
 

@@ -104,8 +104,12 @@ struct agent_shared {
 	uint32_t looks;
 	/* What a forked child touches before its agent is there may be above a limit. */
 	uint32_t fork_waits;
-	/* It keeps memory from its children: MADV_WIPEONFORK, MADV_DONTFORK. */
-	uint32_t keeps;
+	/*
+	 * It keeps memory from its children: MADV_WIPEONFORK, MADV_DONTFORK.  Which, the
+	 * pager reads of its map when it follows a fork, so fork() returns after that: when
+	 * nobody has the gate to read, and nothing is behind, read and put by.
+	 */
+	uint32_t keeps, behind;
 	/* The program has forbidden all of its threads what the agent does: seccomp. */
 	uint32_t forbidden;
 	uint32_t op; /* enum agent_op */

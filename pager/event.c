@@ -259,11 +259,11 @@ static void follow_remap(struct client *c, uint64_t from, uint64_t to, uint64_t 
 	struct range *r;
 	uint64_t addr;
 
-	/* While the one is waited for, a batch may begin in the other. */
-	while (batch_covers(c, from, from + len) || batch_covers(c, to, to + len)) {
+	/* While the second is waited for, a batch may begin in the first. */
+	do {
 		wait_for_batch(c, from, from + len);
 		wait_for_batch(c, to, to + len);
-	}
+	} while (batch_covers(c, from, from + len));
 	client_drop_entries(c, to, to + len);
 	for (unsigned int i = 0; i < MAX_SERVERS; i++)
 		if (c->busy[i].start < to + len && c->busy[i].end > to)
@@ -359,4 +359,6 @@ void event_follow(struct client *c, const struct uffd_msg *msg)
 			stash_remove(c, i, &next);
 			follow(c, &next);
 		}
+	if (c->shared)
+		__atomic_store_n(&c->shared->behind, 0, __ATOMIC_RELEASE);
 }

@@ -463,6 +463,7 @@ static void read_own_drop(struct client *c)
 					   __atomic_load_n(&sh->drop_end, __ATOMIC_RELAXED) });
 	/* All of its own seen: it is about to wake up, and the next is not its. */
 	pthread_mutex_lock(&c->state);
+	__atomic_store_n(&sh->behind, 1, __ATOMIC_RELEASE);
 	if (number && !drop_seen(&c->drop) && !is_copying(c) &&
 	    read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
 		if (msg.event == UFFD_EVENT_REMOVE)
@@ -470,6 +471,7 @@ static void read_own_drop(struct client *c)
 		else
 			put_by(c, &msg);
 	}
+	__atomic_store_n(&sh->behind, event_unfollowed(c), __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&c->state);
 	client_ungate(c, GATE_TO_COPY);
 }

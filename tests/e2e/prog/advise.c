@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Memory the program gives back by madvise: it must read as zero, whether it
- * was in memory, swapped out or on its way there.
+ * What the program says of its memory by madvise.  Given back, it must read as zero,
+ * whether it was in memory, swapped out or on its way there; advised otherwise, it stays.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "vmtest.h"
@@ -114,17 +113,15 @@ static void advise(char *mem, size_t nr, int advice, const char *name)
 		fail_errno(name);
 }
 
-/* What a child finds of memory its parent had swapped out and advised about. */
+/* What a child finds of memory its parent had swapped out and advised about, or does now. */
 static void in_child(char *wiped, char *kept, char *absent, size_t nr)
 {
-	int status, pipes[2];
+	int pipes[2];
 	pid_t child;
 
 	if (pipe(pipes))
 		fail_errno("pipe");
-	child = fork();
-	if (child < 0)
-		fail_errno("fork");
+	child = forked();
 	if (!child) {
 		range_check_zero(wiped, nr, 0);
 		range_check(kept, nr, nr, 1);
@@ -137,8 +134,12 @@ static void in_child(char *wiped, char *kept, char *absent, size_t nr)
 		range_check_zero(absent, nr, 2 * nr);
 		_exit(0);
 	}
-	if (waitpid(child, &status, 0) != child || status)
-		fail("the child ended with status %#x", status);
+	/* Too late for this child. */
+	advise(kept, nr / 2, MADV_WIPEONFORK, "MADV_WIPEONFORK");
+	advise(kept + nr / 2 * PAGE, nr - nr / 2, MADV_DONTFORK, "MADV_DONTFORK");
+	wait_for(child, "child");
+	advise(kept, nr / 2, MADV_KEEPONFORK, "MADV_KEEPONFORK");
+	advise(kept + nr / 2 * PAGE, nr - nr / 2, MADV_DOFORK, "MADV_DOFORK");
 	close(pipes[0]);
 	close(pipes[1]);
 }
