@@ -355,7 +355,7 @@ static bool present(uint64_t addr)
 {
 	unsigned char vec = 0;
 
-	return sys3(SYS_mincore, addr, WIRE_PAGE, &vec) == 0 && (vec & 1);
+	return allowed(sys3(SYS_mincore, addr, WIRE_PAGE, &vec)) == 0 && (vec & 1);
 }
 
 /*
@@ -401,31 +401,47 @@ static void staging_clear(uint32_t pages)
 }
 
 /*
+ * Move @n pages to @dst in staging.  Returns how many were; if not all, *err says why.
+ *
+ * From Linux 6.18 on a move that has to try again within the call does not count what it
+ * moves then, comes upon it in staging, and says EEXIST.  What is there and no longer in
+ * the program was moved, whatever is said.  (mlockall() fills staging as well, but leaves
+ * the program's page where it is.)
+ */
+static uint32_t move(const char *dst, uint64_t src, uint32_t n, long *err)
+{
+	struct uffdio_move mv = {
+		.dst = (uint64_t)dst,
+		.src = src,
+		.len = n * WIRE_PAGE,
+		.mode = UFFDIO_MOVE_MODE_DONTWAKE,
+	};
+	uint32_t moved;
+
+	*err = allowed(sys3(SYS_ioctl, agent.uffd, UFFDIO_MOVE, &mv));
+	moved = mv.move > 0 ? mv.move / WIRE_PAGE : 0;
+	while (moved < n && present(mv.dst + moved * WIRE_PAGE) &&
+	       !present(src + moved * WIRE_PAGE))
+		moved++;
+	return moved;
+}
+
+/*
  * Move pages [first, first + n) of a run to staging.  Returns how many pages
  * were dealt with: moved, or found not to be movable; 0: stop here.
  */
 static uint32_t move_chunk(uint64_t addr, uint32_t first, uint32_t n, uint32_t *stage)
 {
-	struct uffdio_move mv = {
-		.dst = (uint64_t)agent.staging + *stage * WIRE_PAGE,
-		.src = addr,
-		.len = n * WIRE_PAGE,
-		.mode = UFFDIO_MOVE_MODE_DONTWAKE,
-	};
-	uint32_t moved = 0;
-	long ret;
+	const char *dst = agent.staging + *stage * WIRE_PAGE;
+	uint32_t moved;
+	long err;
 
 	if (!gate_enter())
 		return 0;
 	/* Pages of two mappings do not go at once: fewer, until they are of one. */
-	while ((ret = allowed(sys3(SYS_ioctl, agent.uffd, UFFDIO_MOVE, &mv))) == -E_INVAL &&
-	       n > 1) {
+	while (!(moved = move(dst, addr, n, &err)) && err == -E_INVAL && n > 1)
 		n /= 2;
-		mv.len = n * WIRE_PAGE;
-	}
 	gate_leave();
-	if (mv.move > 0)
-		moved = mv.move / WIRE_PAGE;
 
 	for (uint32_t i = 0; i < moved; i++) {
 		uint32_t frame = agent.shared->frame[first + i];
@@ -435,18 +451,18 @@ static uint32_t move_chunk(uint64_t addr, uint32_t first, uint32_t n, uint32_t *
 	}
 	set_results(first, moved, PAGE_GONE);
 	*stage += moved;
-	if (moved || ret == -E_AGAIN)
+	if (moved || err == -E_AGAIN)
 		return moved;
-	if (ret == -E_NOENT) {
+	if (err == -E_NOENT) {
 		set_results(first, 1, PAGE_STAYED);
 		return 1;
 	}
-	if (ret == -E_BUSY) {
+	if (err == -E_BUSY) {
 		set_results(first, 1, PAGE_BUSY);
 		return 1;
 	}
 	/* mlockall() has filled staging as well. */
-	if (present((uint64_t)agent.staging + *stage * WIRE_PAGE)) {
+	if (present((uint64_t)dst)) {
 		staging_clear(agent.staging_pages);
 		*stage = 0;
 		return 0;

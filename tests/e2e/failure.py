@@ -149,6 +149,23 @@ def agent_killed(t):
         t.check(b"vswap:" in live.err(), "no message")
 
 
+@case("failure/miscounted", timeout=120, sanitized=["address"])
+def miscounted(t):
+    """A kernel that has moved pages and says it has not: none of them is lost."""
+    t.need_root()
+    live, pid = hold(t, t.size(4))
+    liar = t.spawn([t.prog("miscount"), str(pid), "3"])
+    while liar.proc.poll() is None:
+        check_pages(t, live)
+        t.check(answer(t, live, "write") == "written", "not written")
+    told = liar.finish()
+    t.check(told.status == 0 and int(told.out) > 20, "too few moves", told)
+    found = check_pages(t, live)
+    t.check(found["sigbus"] == 0, f"pages were lost: {found}")
+    run = live.finish()
+    t.check(run.status == 0, "failed", run)
+
+
 # ---- tiers ----------------------------------------------------------------------
 
 def message_names(t, live, *words):
