@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 
-from harness import MIB, Failed, case, is_alive, wait_until
+from harness import MIB, Failed, Skipped, case, is_alive, wait_until
 
 
 def under(t, test, size, *options, passes=2):
@@ -164,6 +164,26 @@ def miscounted(t):
     t.check(found["sigbus"] == 0, f"pages were lost: {found}")
     run = live.finish()
     t.check(run.status == 0, "failed", run)
+
+
+COMPACT = "/proc/sys/vm/compact_memory"
+
+
+@case("failure/compacted", timeout=120)
+def compacted(t):
+    """The kernel moves the program's pages elsewhere in memory while they are moved out."""
+    t.need_root()
+    t.need_userfaultfd()
+    if not os.path.exists(COMPACT):
+        raise Skipped("the kernel compacts no memory")
+    for test in ("rw", "dontneed-race", "threads"):
+        live = t.spawn(under(t, test, t.size(3), passes=3))
+        while live.proc.poll() is None:
+            with open(COMPACT, "w") as f:
+                f.write("1")
+            time.sleep(0.01)
+        run = live.finish()
+        t.check(run.status == 0, f"{test} failed", run)
 
 
 # ---- tiers ----------------------------------------------------------------------

@@ -185,20 +185,24 @@ def numpy(t):
     t.check(ran.out == out, "another output than without vswap", ran)
 
 
+def unpack(t, path, *names):
+    """Those of the sources of a C project of Debian's, or all."""
+    archive = glob.glob("/usr/src/binutils/binutils-*.tar.xz")
+    t.check(archive, "no sources of binutils (install binutils-source)")
+    os.mkdir(path)
+    run = t.run(["tar", "-xf", archive[0], "-C", path, "--strip-components=1", "--wildcards",
+                 *(f"*/{name}" for name in names)])
+    t.check(run.status == 0, "the sources do not unpack", run)
+    os.mkdir(os.path.join(path, "build"))
+
+
 def sources(t):
     """A C project of Debian's, configured."""
     path = os.path.join(t.shared, "binutils")
     if not os.path.exists(path):
-        archive = glob.glob("/usr/src/binutils/binutils-*.tar.xz")
-        t.check(archive, "no sources of binutils (install binutils-source)")
         new = path + ".new"
-        os.mkdir(new)
-        run = t.run(["tar", "-xf", archive[0], "-C", new, "--strip-components=1", "--wildcards",
-                     *(f"*/{name}" for name in ("libiberty", "include", "config", "config.guess",
-                                                "config.sub", "config-ml.in", "install-sh",
-                                                "mkinstalldirs", "move-if-change"))])
-        t.check(run.status == 0, "the sources do not unpack", run)
-        os.mkdir(os.path.join(new, "build"))
+        unpack(t, new, "libiberty", "include", "config", "config.guess", "config.sub",
+               "config-ml.in", "install-sh", "mkinstalldirs", "move-if-change")
         run = t.run(["sh", "-c", f"cd {new}/build && ../libiberty/configure"])
         t.check(run.status == 0, "the sources cannot be configured", run)
         os.rename(new, path)
@@ -206,8 +210,9 @@ def sources(t):
 
 
 def objects(path):
-    return {name: sha256(os.path.join(path, name))
-            for name in sorted(os.listdir(path)) if name.endswith((".o", ".a"))}
+    """The sums of all objects under @path, by name."""
+    return {os.path.relpath(os.path.join(where, name), path): sha256(os.path.join(where, name))
+            for where, _, names in os.walk(path) for name in names if name.endswith((".o", ".a"))}
 
 
 @case("real/make", timeout=120)

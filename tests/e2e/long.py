@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""What takes minutes: a large program built, and a large server under load, in little memory."""
+import os
+import random
+import time
+
+from harness import MIB, case, wait_until
+from real import objects, unpack
+from servers import Redis, connect, redis_argv
+
+REDIS_BYTES, REDIS_SECONDS = 512 * MIB, 60
+
+
+def build_gas(t, wrap):
+    """The assembler of binutils and the libraries it needs; the sums of its objects."""
+    build = t.path("binutils/build")
+    run = t.run(["sh", "-c", f"rm -rf {build} && mkdir {build} && cd {build} && exec ../configure "
+                 "--disable-gdb --disable-gprofng --disable-nls --disable-werror MAKEINFO=true"])
+    t.check(run.status == 0, "cannot be configured", run)
+    wrap(["make", "-C", build, "-j2", "MAKEINFO=true", "all-gas"])
+    return objects(build)
+
+
+@case("long/make", timeout=900)
+def make(t):
+    """make -j2 of a real project: the same objects, under the bound."""
+    unpack(t, t.path("binutils"))
+
+    def plain(argv):
+        run = t.run(argv)
+        t.check(run.status == 0, "fails without vswap", run)
+
+    want = build_gas(t, plain)
+    t.check(len(want) > 150, f"{len(want)} objects")
+    have = build_gas(t, lambda argv: t.paged(argv, ram=96 * MIB))
+    t.check(have == want, "other objects than without vswap")
+
+
+@case("long/redis", timeout=900)
+def redis(t):
+    """Snapshot after snapshot under load; every key is equal, there and after a reload."""
+    rng = random.Random(1)
+    versions = [0] * (REDIS_BYTES // 600)
+    sock = t.path("sock")
+    live = t.paged_begin(redis_argv(t, sock, False), ram=192 * MIB)
+    server = connect(Redis, sock, live)
+    server.sock.settimeout(300)
+    server.in_batches(server.set, versions)
+    end, snapshots = time.monotonic() + REDIS_SECONDS, 0
+    while time.monotonic() < end:
+        server.call([b"BGSAVE"])
+        while server.info("rdb_bgsave_in_progress") != "0":
+            server.set(rng.sample(range(len(versions)), 50), versions)
+            server.check(rng.sample(range(len(versions)), 50), versions)
+        t.check(server.info("rdb_last_bgsave_status") == "ok", "BGSAVE failed")
+        snapshots += 1
+    print(f"        {snapshots} snapshots", flush=True)
+    server.in_batches(server.check, versions)
+    server.call([b"SAVE"])
+    server.send(b"SHUTDOWN NOSAVE\r\n")
+    t.paged_end(live)
+    live = t.spawn(redis_argv(t, sock, False))
+    server = connect(Redis, sock, live)
+    t.check(wait_until(lambda: server.info("loading") == "0", 60), "still loading")
+    server.in_batches(server.check, versions)
+    server.send(b"SHUTDOWN NOSAVE\r\n")
+    live.finish()
