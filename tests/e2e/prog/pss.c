@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -142,6 +143,7 @@ static uint64_t sample(void)
 
 int main(int argc, char **argv)
 {
+	const struct sched_param realtime = { .sched_priority = 5 };
 	unsigned long interval = 50, samples = 0;
 	uint64_t peak = 0, start = now_ms();
 	const char *out = NULL;
@@ -181,6 +183,8 @@ int main(int argc, char **argv)
 		execvp(argv[optind], argv + optind);
 		die(argv[optind]);
 	}
+	/* A sample is of one moment only if nobody runs between two of the processes. */
+	sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &realtime);
 	/* What a terminal or a runner sends is for the program; we stay to report. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGQUIT, SIG_IGN);
