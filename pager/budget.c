@@ -3,12 +3,15 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "client.h"
 #include "group.h"
 #include "job.h"
 #include "state.h"
+
+#define SAMPLE_TRIES 3
 
 static struct {
 	uint64_t limit; /* atomic */
@@ -83,27 +86,40 @@ static uint64_t own_anon(void)
 	return (resident - shared) * PAGE_SIZE_;
 }
 
-uint64_t budget_sample(void)
+/* What all programs have, and the programs of each group. */
+static uint64_t programs(uint64_t *resident)
 {
 	struct client *list[MAX_CLIENTS];
 	unsigned int n = clients_get(list, MAX_CLIENTS);
-	uint64_t frames = frames_touched() * PAGE_SIZE_;
-	uint64_t program = 0, self = own_anon() + budget.own_file + frames;
-	uint64_t resident[GROUP_MAX] = { 0 };
-	uint64_t used, peak;
+	uint64_t frames = frames_touched() * PAGE_SIZE_, sum = 0;
 
+	memset(resident, 0, GROUP_MAX * sizeof(*resident));
 	for (unsigned int i = 0; i < n; i++) {
 		uint64_t anon, file;
 
 		if (client_has_agent(list[i]) && !client_resident(list[i], &anon, &file)) {
 			/* The agent maps the frames too; they are counted with us. */
 			anon += file > frames ? file - frames : 0;
-			program += anon;
+			sum += anon;
 			for (struct group *g = list[i]->job->group; g; g = g->parent)
 				resident[group_index(g)] += anon;
 		}
 		client_put(list[i]);
 	}
+	return sum;
+}
+
+uint64_t budget_sample(void)
+{
+	uint64_t self = own_anon() + budget.own_file + frames_touched() * PAGE_SIZE_;
+	uint64_t resident[GROUP_MAX], program, used, peak, generation;
+	unsigned int tries = 0;
+
+	/* Who dies meanwhile may be counted as well as what others have from it. */
+	do {
+		generation = clients_generation();
+		program = programs(resident);
+	} while (generation != clients_generation() && ++tries < SAMPLE_TRIES);
 	used = program + self;
 	__atomic_store_n(&budget.used, used, __ATOMIC_RELAXED);
 	__atomic_store_n(&budget.program, program, __ATOMIC_RELAXED);

@@ -24,6 +24,7 @@
 #define GATE_PARKED_NS	100000L
 #define PARKED_NS	20000000ULL
 #define SHARE_BATCH	512
+#define WEIGH_TRIES	4
 #define WEIGH_BYTES	(1 << 20)   /* made its own: to be weighed anew */
 #define GROWTH_BYTES	(512 << 10) /* the kernel counts what is resident to within some of that */
 #define LOOK_NS		20000000ULL
@@ -33,6 +34,7 @@ static struct {
 	struct client **list;
 	unsigned int nr, max;
 	uint64_t generation;
+	uint64_t deaths;
 	uint64_t last_id;
 } clients = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -117,6 +119,8 @@ static int clients_add(struct client *c)
 	}
 	if (!ret) {
 		c->id = ++clients.last_id;
+		if (!c->family)
+			c->family = c->id;
 		clients.list[clients.nr++] = c;
 		__atomic_add_fetch(&clients.generation, 1, __ATOMIC_RELEASE);
 	}
@@ -271,24 +275,43 @@ void client_put(struct client *c)
 		client_free(c);
 }
 
+/* Others of its family, those that are counted and those that are not.  The list's lock is held. */
+static void relatives(const struct client *c, uint64_t *counted, uint64_t *others)
+{
+	*counted = *others = 0;
+	for (unsigned int i = 0; i < clients.nr; i++) {
+		const struct client *r = clients.list[i];
+
+		if (r != c && r->family == c->family)
+			++*(client_has_agent(r) || r->adopted ? counted : others);
+	}
+}
+
 /*
  * What @c accounted for of shared pages, others do from now on: until they are weighed
- * anew all of its own is taken for such.  The list's lock is held.
+ * anew all of its own is taken for such.  But it may have been looked at when exec() had
+ * given it another memory, so no less than what it would be if all shared all: of n each
+ * takes (n - 1) / n for others', and with one gone (n - 2) / (n - 1).  The list's lock is
+ * held, and @c not on the list.
  */
 static void bequeath(const struct client *c)
 {
-	uint64_t left = count_read(&c->own_anon);
+	uint64_t left = count_read(&c->own_anon), counted, others;
 
-	for (unsigned int i = 0; i < clients.nr && left; i++) {
+	relatives(c, &counted, &others);
+	others += counted;
+	for (unsigned int i = 0; i < clients.nr; i++) {
 		struct client *heir = clients.list[i];
 		uint64_t foreign = count_read(&heir->foreign.anon);
 		uint64_t part = foreign < left ? foreign : left;
 
-		if (heir->job != c->job)
+		if (heir->family != c->family)
 			continue;
+		left -= part;
+		if (part < foreign / (others * others))
+			part = foreign / (others * others);
 		/* Weighed just now is weighed again. */
 		__atomic_store_n(&heir->foreign.anon, foreign - part, __ATOMIC_RELAXED);
-		left -= part;
 	}
 }
 
@@ -301,6 +324,7 @@ void client_dead(struct client *c)
 		if (clients.list[i] == c) {
 			clients.list[i] = clients.list[--clients.nr];
 			mine = true;
+			clients.deaths++;
 			bequeath(c);
 			break;
 		}
@@ -458,14 +482,18 @@ static void weigh(struct client *c, struct weight *w)
 	w->file = of[2] && file > of[2] ? file - of[2] : 0;
 }
 
-void clients_weigh(struct client **list, unsigned int n)
+bool clients_weigh(struct client **list, unsigned int n)
 {
-	/* Taken with no other lock held, and none is taken in it. */
+	/* Taken with no other lock held; the list's is taken in it. */
 	static pthread_mutex_t weighing = PTHREAD_MUTEX_INITIALIZER;
 	struct weight weight[MAX_CLIENTS];
-	uint64_t anon, file;
+	uint64_t anon, file, deaths;
+	bool told;
 
 	pthread_mutex_lock(&weighing);
+	pthread_mutex_lock(&clients.lock);
+	deaths = clients.deaths;
+	pthread_mutex_unlock(&clients.lock);
 	/* What one writes while the others are walked is to be seen as its own. */
 	for (unsigned int i = 0; i < n; i++) {
 		weight[i].faults = minor_faults(list[i]);
@@ -473,16 +501,28 @@ void clients_weigh(struct client **list, unsigned int n)
 	}
 	for (unsigned int i = 0; i < n; i++)
 		weigh(list[i], &weight[i]);
-	/* All at once: what one of them no longer accounts for, another does. */
-	for (unsigned int i = 0; i < n; i++) {
+	/*
+	 * All at once: what one of them no longer accounts for, another does.  Who died
+	 * meanwhile may have been weighed with; what it left is known, see bequeath().
+	 */
+	pthread_mutex_lock(&clients.lock);
+	told = deaths == clients.deaths;
+	for (unsigned int i = 0; told && i < n; i++) {
 		struct weight *w = &list[i]->foreign;
+		uint64_t counted, others;
 
+		/* The part of a child without an agent is counted here, or it would be nowhere. */
+		relatives(list[i], &counted, &others);
+		if (others)
+			weight[i].anon = weight[i].anon * counted / (counted + others);
 		__atomic_store_n(&w->faults, weight[i].faults, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->touched, weight[i].touched, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->anon, weight[i].anon, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->file, weight[i].file, __ATOMIC_RELAXED);
 	}
+	pthread_mutex_unlock(&clients.lock);
 	pthread_mutex_unlock(&weighing);
+	return told;
 }
 
 /* ---- birth ----------------------------------------------------------- */
@@ -635,7 +675,13 @@ static int adopt(struct job *job, int sock, pid_t pid, uint32_t tid)
 	c->agent_tid = tid;
 	__atomic_store_n(&c->pid, pid, __ATOMIC_RELAXED);
 	/* What it shares with its parent is not to count twice. */
-	clients_weigh((struct client *[]){ c, c->parent }, client_has_agent(c->parent) ? 2 : 1);
+	pthread_mutex_lock(&clients.lock);
+	c->adopted = true;
+	pthread_mutex_unlock(&clients.lock);
+	for (unsigned int i = 0; i < WEIGH_TRIES; i++)
+		if (clients_weigh((struct client *[]){ c, c->parent },
+				  client_has_agent(c->parent) ? 2 : 1))
+			break;
 	/* It is counted before it is let go.  A failure is found out as anyone's death. */
 	__atomic_store_n(&c->sock, sock, __ATOMIC_RELEASE);
 	msg.type = WIRE_GO;
@@ -807,6 +853,7 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 	memcpy(c->own, parent->own, sizeof(c->own));
 	client_get(parent);
 	c->parent = parent;
+	c->family = parent->family;
 	c->shared_fd = make_shared(c);
 	if (c->shared_fd < 0)
 		goto fail;

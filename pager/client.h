@@ -114,6 +114,8 @@ struct client {
 	unsigned int nr_doubts;
 	struct stream stream[MAX_STREAMS];
 	uint64_t faults;		/* served */
+	uint64_t family;		/* id of the one all of it came from by fork */
+	bool adopted;			/* about to have an agent; the list's lock */
 	struct client *parent;		/* of a child without an agent; the list's lock */
 	struct client *holder;		/* whose agent keeps our userfaultfd, or NULL */
 	unsigned int hold;		/* ... and its number there */
@@ -226,9 +228,9 @@ bool client_has_grown(struct client *c, uint64_t now);
 /*
  * Find the proportional shares the @n clients of @list have of what is resident: of
  * mapped files, and of memory a fork has shared.  Walks the page tables: a millisecond
- * for each some ten MiB mapped.
+ * for each some ten MiB mapped.  False: one of them died meanwhile, all is as it was.
  */
-void clients_weigh(struct client **list, unsigned int n);
+bool clients_weigh(struct client **list, unsigned int n);
 
 /* ---- range.c: what is registered; state lock held ------------------- */
 

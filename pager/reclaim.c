@@ -550,8 +550,10 @@ static void *watch_main(void *unused)
 
 		measure_growth(used, now);
 
-		if (now >= next_bury) {
+		/* What a child had of what is shared is its parent's at once. */
+		if (now >= next_bury || __atomic_load_n(&reclaim.tight, __ATOMIC_RELAXED))
 			bury_children();
+		if (now >= next_bury) {
 			groups_share(overhead());
 			next_bury = now + 100 * MS;
 		}
