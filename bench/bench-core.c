@@ -20,13 +20,12 @@
 
 #include <linux/err.h>
 
-#include "core/swap.h"
+#include "common.h"
 
 #define RUNS	    5
 #define RUN_NS	    200000000ULL
 #define MAX_THREADS 2
 #define NR_PAGES    (96UL << 10) /* 384 MiB of pages for the figures a page */
-#define BATCH	    64
 #define KIB	    1024.0
 
 struct result {
@@ -38,19 +37,6 @@ struct result {
 
 static struct result results[64];
 static unsigned int nr_results;
-
-static void die(const char *what, int err)
-{
-	fprintf(stderr, "bench-core: %s: %s\n", what, strerror(err));
-	exit(1);
-}
-
-static void *must(void *p)
-{
-	if (!p)
-		die("memory", ENOMEM);
-	return p;
-}
 
 static bool passed(const struct result *r)
 {
@@ -92,53 +78,6 @@ static void write_json(const char *path)
 		die(path, errno);
 }
 
-/*
- * The thread's own time: what else the machine does takes nothing away, while
- * waiting for another thread does, for the core waits by spinning.
- */
-static u64 spent_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (u64)t.tv_sec * 1000000000 + (u64)t.tv_nsec;
-}
-
-static u64 next_random(u64 *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
-
-static u64 resident(void)
-{
-	unsigned long size = 0, rss = 0;
-	FILE *f = fopen("/proc/self/statm", "r");
-
-	if (!f || fscanf(f, "%lu %lu", &size, &rss) != 2)
-		die("/proc/self/statm", errno);
-	fclose(f);
-	return (u64)rss * (u64)sysconf(_SC_PAGESIZE);
-}
-
-static struct swap_space *open_space(u64 pool_limit)
-{
-	struct swap_space_conf conf = { .compressor = "lz4", .pool_limit = pool_limit };
-	struct swap_space *space = swap_space_create(&conf);
-
-	if (IS_ERR(space))
-		die("swap space", (int)-PTR_ERR(space));
-	return space;
-}
-
-static u64 meta_bytes(const struct swap_stat *st)
-{
-	return st->table_bytes + st->cluster_bytes + st->tier_meta_bytes + st->pool_bytes -
-	       st->pool_data_bytes;
-}
-
 /* ---- an empty space -------------------------------------------------- */
 
 static void bench_empty(void)
@@ -154,35 +93,6 @@ static void bench_empty(void)
 	swap_space_destroy(space);
 }
 
-/* ---- folios ---------------------------------------------------------- */
-
-/* Folios of one page each, used again and again: a batch on its way out. */
-struct outbox {
-	struct swap_folio *folio[BATCH];
-	char *data;
-};
-
-static void keep_folio(struct swap_folio *folio)
-{
-	(void)folio;
-}
-
-static void outbox_open(struct outbox *o)
-{
-	struct swap_folio *folios = must(aligned_alloc(64, BATCH * sizeof(*folios)));
-	unsigned int i;
-
-	o->data = must(aligned_alloc(SWAP_PAGE_SIZE, BATCH * SWAP_PAGE_SIZE));
-	for (i = 0; i < BATCH; i++)
-		o->folio[i] = &folios[i];
-}
-
-static void outbox_close(struct outbox *o)
-{
-	free(o->folio[0]);
-	free(o->data);
-}
-
 /* ---- slots a second -------------------------------------------------- */
 
 /* How SWAP_CLUSTER_SLOTS slots are taken and given back. */
@@ -192,15 +102,6 @@ struct pattern {
 	const char *rel;
 	double target, target2;
 };
-
-static vswp_entry_t take(struct swap_space *space, unsigned int order)
-{
-	vswp_entry_t e = swap_alloc(space, NULL, order);
-
-	if (!e.val)
-		die("swap_alloc", ENOMEM);
-	return e;
-}
 
 /* No slots at all, and nothing shared: what two CPUs of this machine are to one. */
 static void round_alone(struct swap_space *space, struct swap_folio **folios)
@@ -294,16 +195,6 @@ struct slot_thread {
 	double rate;
 };
 
-static void pin_to(unsigned int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	/* On fewer CPUs the figure is what it is. */
-	(void)sched_setaffinity(0, sizeof(set), &set);
-}
-
 static void *slot_thread(void *arg)
 {
 	struct slot_thread *t = arg;
@@ -314,10 +205,8 @@ static void *slot_thread(void *arg)
 
 	pin_to(t->cpu);
 	outbox_open(&o);
-	for (i = 0; i < BATCH; i++) {
-		swap_folio_init(o.folio[i], o.data, 0, NULL, keep_folio);
-		swap_folio_lock(o.folio[i]);
-	}
+	for (i = 0; i < BATCH; i++)
+		outbox_folio(&o, i, 0);
 	pthread_barrier_wait(t->start);
 	begin = spent_ns();
 	do {
@@ -457,65 +346,6 @@ static void bench_slot_bytes(void)
 
 /* ---- pages ----------------------------------------------------------- */
 
-enum kind {
-	KIND_MIX,
-	KIND_FILL,
-	KIND_NOISE
-};
-
-/*
- * A page as programs have them.  The mix: of eight pages two of text, two of
- * small structs with pointers, one of numbers, one of floating point with noise
- * in the low bits, one nearly empty, one of a third noise.
- */
-static void make_page(u64 *page, enum kind kind, u64 *rnd)
-{
-	static const char words[] = "the of and to in is that it was for on are with as his they "
-				    "be at one have this from or had by hot but some what there ";
-	const unsigned int nr = SWAP_PAGE_SIZE / sizeof(*page);
-	u64 base = 0x7f0000000000 + (next_random(rnd) & 0xffffff000), r;
-	unsigned int i, what = kind == KIND_NOISE ? 8 : (unsigned int)(next_random(rnd) % 8);
-	char *text = (char *)page;
-
-	if (kind == KIND_FILL) {
-		r = next_random(rnd) % 4 ? 0 : next_random(rnd) & 0xff;
-		for (i = 0; i < nr; i++)
-			page[i] = r;
-		return;
-	}
-	for (i = 0; i < nr; i++) {
-		r = next_random(rnd);
-		switch (what) {
-		case 0:
-		case 1:
-			memcpy(text + i * 8, words + r % (sizeof(words) - 8), 8);
-			break;
-		case 2:
-		case 3:
-			page[i] = i % 4 == 0 ? base + (r & 0xffff0) :
-				  i % 4 == 1 ? r & 0xff :
-				  i % 4 == 2 ? 1 :
-					       0;
-			break;
-		case 4:
-			page[i] = r & 0xfffff;
-			break;
-		case 5:
-			page[i] = 0x3ff0000000000000 | (r & 0xffffff);
-			break;
-		case 6:
-			page[i] = !i ? base : r % 64 ? 0 : r;
-			break;
-		case 7:
-			page[i] = r % 3 ? base : r >> 8;
-			break;
-		default:
-			page[i] = r;
-			break;
-		}
-	}
-}
-
 /* Swap out @nr new pages of @kind; their entries go to @e.  Returns nanoseconds it took. */
 static u64 swap_out(struct swap_space *space, struct outbox *o, enum kind kind, u64 *rnd,
 		    vswp_entry_t *e, unsigned int nr)
@@ -524,12 +354,8 @@ static u64 swap_out(struct swap_space *space, struct outbox *o, enum kind kind, 
 	u64 begin;
 
 	for (i = 0; i < nr; i++) {
-		char *data = o->data + i * SWAP_PAGE_SIZE;
-
-		make_page((u64 *)data, kind, rnd);
-		swap_folio_init(o->folio[i], data, 0, NULL, keep_folio);
-		o->folio[i]->flags = 1UL << SWAP_FOLIO_UPTODATE | 1UL << SWAP_FOLIO_DIRTY;
-		swap_folio_lock(o->folio[i]);
+		make_page((u64 *)(o->data + i * SWAP_PAGE_SIZE), kind, rnd);
+		outbox_folio(o, i, 1UL << SWAP_FOLIO_UPTODATE | 1UL << SWAP_FOLIO_DIRTY);
 	}
 	begin = spent_ns();
 	if (folios_alloc_swap(space, NULL, o->folio, nr) != nr)
