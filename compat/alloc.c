@@ -127,12 +127,14 @@ static void page_put(void *page)
 #else
 
 #define ARENA_PAGES (1UL << 24) /* 64 GiB of addresses: tables of 32 TiB of swap */
+#define ARENA_LEAST (1UL << 18) /* ... or fewer, where addresses are few: ulimit -v, valgrind */
 #define ARENA_STEP  1024UL	/* pages made usable at a time */
 #define NR_WARM	    96
 #define NR_DROP	    32 /* ... so many fewer when there are too many */
 
 static DEFINE_SPINLOCK(page_lock);
 static char *page_arena;
+static unsigned long page_max = ARENA_PAGES;
 static unsigned long page_next; /* never given out so far: from here on */
 static unsigned long page_end;	/* usable up to here */
 static u32 *page_cold;		/* numbers of dropped free pages */
@@ -154,12 +156,13 @@ static bool arena_grow(void)
 	if (!page_cold)
 		page_cold = reserve(ARENA_PAGES * sizeof(*page_cold));
 	if (!page_arena) {
-		page_arena = reserve(ARENA_PAGES * PAGE_SIZE);
+		while (!(page_arena = reserve(page_max * PAGE_SIZE)) && page_max > ARENA_LEAST)
+			page_max /= 2;
 		/* Huge pages would make memory of what was given back. */
 		if (page_arena)
-			madvise(page_arena, ARENA_PAGES * PAGE_SIZE, MADV_NOHUGEPAGE);
+			madvise(page_arena, page_max * PAGE_SIZE, MADV_NOHUGEPAGE);
 	}
-	if (!page_cold || !page_arena || page_end == ARENA_PAGES)
+	if (!page_cold || !page_arena || page_end == page_max)
 		return false;
 	if (mprotect(page_cold + page_end, ARENA_STEP * sizeof(*page_cold),
 		     PROT_READ | PROT_WRITE) ||
