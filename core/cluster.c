@@ -123,6 +123,9 @@ static void cluster_use(struct swap_space *space, struct swap_cluster *c, unsign
 	c->used += size;
 	if (off <= c->hint)
 		c->hint = off + size;
+	/* Or it would be looked through to its end for the next, and again when one is freed. */
+	if (c->used == SWAP_CLUSTER_SLOTS)
+		c->hint = SWAP_CLUSTER_SLOTS;
 	cluster_used_moved(space, c);
 }
 
