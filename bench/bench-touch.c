@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What bench-fault runs: touches pages of a region in a pattern and prints how
+ * What the benches run: touches pages of a region in a pattern and prints how
  * fast it went, as JSON.
  *
- *	bench-touch PATTERN MIB OPS [RANDOM [THREADS]]
+ *	bench-touch PATTERN MIB OPS [RANDOM [THREADS [SECONDS]]]
  *
- * RANDOM of each 32 words of a page are: with 8 (the default) a page compresses to
- * about a third, with 1 to a twentieth.
+ * RANDOM of each 32 words of a page are: with 32 it does not compress, with 15 LZ4
+ * makes a half of it, with 8 (the default) a third, with 6 a quarter, with 1 a
+ * twentieth.  0: all of it is zeros.
  *
- * PATTERN: fill (write the region once), seq, uniform, zipf (0.99), rw (uniform,
- * half of them writes), seqw, fork.  Ops are pages; their latencies are the program's
- * own, a page that was there included.  Of fork they are children that leave at once,
- * and the latencies those of fork().  Threads share the region and the ops.
+ * PATTERN: fill (write the region once), seq, seqw, stride (every 16th page, then the
+ * ones beside them), uniform, zipf (0.99), rw (uniform, half of them writes), phase
+ * (uniform over a quarter of the region, another one after as many ops as there are
+ * pages), fork.  Ops are pages; it ends before if it takes SECONDS.  The latencies are
+ * the program's own, of the first word it touches, a page that was there included.  Of
+ * fork ops are children that leave at once, and the latencies those of fork().  Threads
+ * share the region and the ops; they only read.
+ *
+ * All words of a page add up to what its number makes; each touch adds them up.
  */
 #include <math.h>
 #include <pthread.h>
@@ -20,14 +26,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define PAGE	4096UL
+#define WORDS	(PAGE / 8)
+#define STRIDE	16UL
 #define BUCKETS 512
 
-static uint64_t hist[BUCKETS];
+static uint64_t hist[BUCKETS], longest;
 static __thread uint64_t seed = 88172645463325252ULL;
 
 static uint64_t now_ns(void)
@@ -54,6 +63,12 @@ static unsigned int bucket(uint64_t ns)
 	return log * 8 + (ns < 8 ? ns : (ns >> log) & 7);
 }
 
+/* The least that is in it. */
+static uint64_t bucket_ns(unsigned int i)
+{
+	return i < 8 ? i : (8ULL + i % 8) << (i / 8);
+}
+
 static uint64_t quantile(uint64_t ops, double q)
 {
 	uint64_t sum = 0;
@@ -61,7 +76,7 @@ static uint64_t quantile(uint64_t ops, double q)
 	for (unsigned int i = 0; i < BUCKETS; i++) {
 		sum += hist[i];
 		if (sum >= ops * q)
-			return i < 8 ? i : (8ULL + i % 8) << (i / 8);
+			return bucket_ns(i);
 	}
 	return 0;
 }
@@ -102,7 +117,9 @@ static uint64_t forks(uint64_t nr)
 
 		if (!child)
 			_exit(0);
-		hist[bucket(now_ns() - t)]++;
+		t = now_ns() - t;
+		hist[bucket(t)]++;
+		longest = t > longest ? t : longest;
 		bad += child < 0 || waitpid(child, &status, 0) != child || status;
 	}
 	return bad;
@@ -110,50 +127,122 @@ static uint64_t forks(uint64_t nr)
 
 static const char *pattern;
 static char *mem;
-static uint64_t nr;
+static uint64_t nr, random_words = 8, limit_ns;
+
+static uint64_t *page(uint64_t p)
+{
+	return (uint64_t *)(mem + p * PAGE);
+}
+
+static uint64_t sum_of(const uint64_t *word)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < WORDS; i++)
+		sum += word[i];
+	return sum;
+}
+
+static uint64_t sum_wanted(uint64_t p)
+{
+	return random_words ? (p + 1) * 0x9e3779b97f4a7c15ULL : 0;
+}
+
+/* The last word is the page's number, the one before makes the sum right. */
+static void fill_page(uint64_t p)
+{
+	uint64_t *word = page(p);
+
+	if (!random_words) {
+		memset(word, 0, PAGE);
+		return;
+	}
+	for (unsigned int i = 0; i < WORDS; i++)
+		word[i] = i % 32 < random_words ? next() : p;
+	word[WORDS - 1] = p;
+	word[WORDS - 2] += sum_wanted(p) - sum_of(word);
+}
+
+static void fill(void)
+{
+	for (uint64_t p = 0; p < nr; p++) {
+		uint64_t t = now_ns();
+
+		/* What faults is the first word; the rest is making it up. */
+		*(volatile uint64_t *)page(p) = 0;
+		t = now_ns() - t;
+		fill_page(p);
+		if (strcmp(pattern, "fill"))
+			continue;
+		hist[bucket(t)]++;
+		longest = t > longest ? t : longest;
+	}
+}
 
 struct toucher {
 	pthread_t thread;
 	uint64_t first, ops; /* of all of them */
-	uint64_t seed, wrong;
+	uint64_t done, seed, wrong, longest;
 	uint64_t hist[BUCKETS];
 };
+
+static uint64_t choose(uint64_t i)
+{
+	uint64_t quarter = nr / 4, rows = nr / STRIDE;
+
+	if (!strncmp(pattern, "seq", 3))
+		return i % nr;
+	if (!strcmp(pattern, "stride"))
+		return i % rows * STRIDE + i / rows % STRIDE;
+	if (!strcmp(pattern, "phase"))
+		return i / nr % 4 * quarter + next() % quarter;
+	return !strcmp(pattern, "zipf") ? zipf(nr) : next() % nr;
+}
 
 static void *touch(void *arg)
 {
 	struct toucher *t = arg;
+	uint64_t started = now_ns();
 
 	seed = t->seed;
 	for (uint64_t i = t->first; i < t->first + t->ops; i++) {
-		uint64_t begin = now_ns(), p, *word;
 		int write = !strcmp(pattern, "seqw") || (!strcmp(pattern, "rw") && next() & 1);
+		uint64_t p = choose(i), begin, took;
+		volatile uint64_t *word = page(p);
 
-		if (!strncmp(pattern, "seq", 3))
-			p = i % nr;
+		begin = now_ns();
+		if (limit_ns && begin - started > limit_ns)
+			break;
+		if (!write)
+			(void)word[WORDS / 2];
+		else if (!random_words)
+			word[WORDS / 2] = 0;
 		else
-			p = !strcmp(pattern, "zipf") ? zipf(nr) : next() % nr;
-		word = (uint64_t *)(mem + p * PAGE);
-		if (write)
-			word[256]++;
-		t->wrong += word[511] != p;
-		t->hist[bucket(now_ns() - begin)]++;
+			word[WORDS / 2]++;
+		took = now_ns() - begin;
+		if (write && random_words)
+			word[WORDS - 2]--;
+		t->wrong += sum_of(page(p)) != sum_wanted(p);
+		t->hist[bucket(took)]++;
+		t->longest = took > t->longest ? took : t->longest;
+		t->done++;
 	}
 	return NULL;
 }
 
-/* Returns how many pages were wrong. */
-static uint64_t touch_all(uint64_t ops, unsigned int threads)
+/* Returns how many pages were wrong, and in *ops how many were touched. */
+static uint64_t touch_all(uint64_t *ops, unsigned int threads)
 {
 	struct toucher *t = calloc(threads, sizeof(*t));
-	uint64_t wrong = 0;
+	uint64_t wrong = 0, done = 0;
 
 	if (!t) {
 		perror("bench-touch");
 		exit(1);
 	}
 	for (unsigned int i = 0; i < threads; i++) {
-		t[i].first = ops / threads * i;
-		t[i].ops = ops / threads;
+		t[i].first = *ops / threads * i;
+		t[i].ops = *ops / threads;
 		t[i].seed = seed + i * 0x9e3779b97f4a7c15ULL;
 		/* The last one is this thread. */
 		if (i == threads - 1)
@@ -167,29 +256,76 @@ static uint64_t touch_all(uint64_t ops, unsigned int threads)
 		if (i < threads - 1)
 			pthread_join(t[i].thread, NULL);
 		wrong += t[i].wrong;
+		done += t[i].done;
+		longest = t[i].longest > longest ? t[i].longest : longest;
 		for (unsigned int b = 0; b < BUCKETS; b++)
 			hist[b] += t[i].hist[b];
 	}
 	free(t);
+	*ops = done;
 	return wrong;
+}
+
+static double seconds(struct timeval t)
+{
+	return (double)t.tv_sec + (double)t.tv_usec / 1e6;
+}
+
+static void print(uint64_t ops, uint64_t ns, uint64_t fill_ns, uint64_t free_ns)
+{
+	const char *comma = "";
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	printf("{\"ops_per_s\": %.0f, \"p50_ns\": %lu, \"p99_ns\": %lu, \"p999_ns\": %lu, "
+	       "\"max_ns\": %lu, \"ops\": %lu, \"fill_per_s\": %.0f, \"free_ns\": %lu, "
+	       "\"user_s\": %.3f, \"sys_s\": %.3f, \"hist\": [",
+	       ops * 1e9 / ns, quantile(ops, 0.5), quantile(ops, 0.99), quantile(ops, 0.999),
+	       longest, ops, nr * 1e9 / fill_ns, free_ns, seconds(usage.ru_utime),
+	       seconds(usage.ru_stime));
+	for (unsigned int i = 0; i < BUCKETS; i++) {
+		if (!hist[i])
+			continue;
+		printf("%s[%lu, %lu]", comma, bucket_ns(i), hist[i]);
+		comma = ", ";
+	}
+	puts("]}");
+}
+
+static int known(const char *name)
+{
+	static const char *const names[] = { "fill", "seq", "seqw",  "stride", "uniform",
+					     "zipf", "rw",  "phase", "fork" };
+
+	for (unsigned int i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(name, names[i]))
+			return 1;
+	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	uint64_t ops, start, random = 8, wrong = 0;
+	uint64_t ops, start, fill_ns, ns, wrong = 0;
 	unsigned int threads = 1;
 
-	if (argc < 4 || argc > 6) {
-		fprintf(stderr, "usage: bench-touch PATTERN MIB OPS [RANDOM [THREADS]]\n");
+	if (argc < 4 || argc > 7 || !known(argv[1])) {
+		fprintf(stderr,
+			"usage: bench-touch PATTERN MIB OPS [RANDOM [THREADS [SECONDS]]]\n");
 		return 2;
 	}
 	pattern = argv[1];
 	nr = strtoull(argv[2], NULL, 10) << 20 >> 12;
 	ops = strtoull(argv[3], NULL, 10);
 	if (argc > 4)
-		random = strtoull(argv[4], NULL, 10);
+		random_words = strtoull(argv[4], NULL, 10);
 	if (argc > 5)
 		threads = strtoul(argv[5], NULL, 10);
+	if (argc > 6)
+		limit_ns = strtod(argv[6], NULL) * 1e9;
+	if (threads > 1 && (!strcmp(pattern, "rw") || !strcmp(pattern, "seqw"))) {
+		fprintf(stderr, "bench-touch: %s: one thread only\n", pattern);
+		return 2;
+	}
 	mem = mmap(NULL, nr * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (!nr || !threads || mem == MAP_FAILED) {
 		perror("bench-touch: mmap");
@@ -198,30 +334,24 @@ int main(int argc, char **argv)
 	if (!strcmp(pattern, "zipf"))
 		zipf_init(nr);
 	start = now_ns();
-	for (uint64_t p = 0; p < nr; p++) {
-		uint64_t *word = (uint64_t *)(mem + p * PAGE);
-
-		for (unsigned int i = 0; i < PAGE / 8; i++)
-			word[i] = i % 32 < random ? next() : p;
-		word[511] = p;
-	}
-	if (!strcmp(pattern, "fill")) {
-		printf("{\"ops_per_s\": %.0f, \"p50_ns\": 0, \"p99_ns\": 0, \"p999_ns\": 0}\n",
-		       nr * 1e9 / (now_ns() - start));
-		return 0;
-	}
+	fill();
+	fill_ns = now_ns() - start;
 	start = now_ns();
 	if (!strcmp(pattern, "fork")) {
 		if (forks(ops)) {
 			fprintf(stderr, "bench-touch: fork failed\n");
 			return 1;
 		}
+	} else if (strcmp(pattern, "fill")) {
+		wrong = touch_all(&ops, threads);
 	} else {
-		wrong = touch_all(ops, threads);
+		ops = nr;
+		start -= fill_ns;
 	}
-	printf("{\"ops_per_s\": %.0f, \"p50_ns\": %lu, \"p99_ns\": %lu, \"p999_ns\": %lu}\n",
-	       ops * 1e9 / (now_ns() - start), quantile(ops, 0.5), quantile(ops, 0.99),
-	       quantile(ops, 0.999));
+	ns = now_ns() - start;
+	start = now_ns();
+	munmap(mem, nr * PAGE);
+	print(ops, ns, fill_ns, now_ns() - start);
 	if (wrong)
 		fprintf(stderr, "bench-touch: %lu pages with WRONG BYTES\n", wrong);
 	return wrong != 0;
