@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""What is run: patterns of page accesses, and real programs.
+
+Each has argv, read(job), which sees the program through and returns what it told: a list
+of rows with their name, speed (a second, more is better), and latencies if it has them;
+and limit, the kernel's, in bytes.  Of a program that is a part of what it takes alone.
+"""
+import hashlib
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+
+from compare.job import Failed
+from compare.machine import PREFIX, uninterrupted
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MIB = 1 << 20
+SIZE = 256              # MiB that patterns touch
+SECONDS = "1.2"         # a pattern ends after that, whatever it was told to do
+DATA = {"random": 32, "2:1": 15, "4:1": 6, "zero": 0}
+PATTERNS = {            # pattern: title, pages touched
+    "seq": ("sequential read", 400000),
+    "seqw": ("sequential write", 400000),
+    "stride": ("strided read", 150000),
+    "uniform": ("uniform read", 150000),
+    "zipf": ("zipf 0.99 read", 400000),
+    "rw": ("uniform, half writes", 150000),
+    "phase": ("phase change", 400000),
+}
+RESIDENCY = (100, 75, 50, 25, 12.5)     # % of the region the kernel's limit is; 50 for patterns
+PARTS = (1 / 2, 2 / 3, 3 / 4, 7 / 8)
+SORT_BYTES = 32 * MIB
+DICT = (300000, 60000)                  # entries, lookups
+REDIS = (60000, 30000)                  # keys of 1000 bytes, requests
+
+
+class Workload:
+    kind = "pattern"
+    weighed = True      # run once more for its peak memory
+    only = None         # names of backends, if not all
+    env = None
+    limit = None        # bytes; None: the first of PARTS of what it takes that zram can do
+    unit = "pages/s"
+
+    def prepare(self, undo):
+        """Before its first run."""
+
+    def start(self):
+        """Before each."""
+
+
+class Touch(Workload):
+    """One run of bench-touch."""
+
+    def __init__(self, touch, name, title, pattern, ops, data="2:1", threads=1, residency=50,
+                 seconds=SECONDS):
+        self.name, self.title, self.pattern = name, title, pattern
+        self.data, self.residency = data, residency
+        # All of it is resident only if the program itself has room beside it.
+        self.limit = int(SIZE * residency / 100 * MIB) + (16 * MIB if residency == 100 else 0)
+        self.argv = [touch, pattern, str(SIZE), str(ops), str(DATA[data]), str(threads), seconds]
+
+    def read(self, job):
+        text = job.proc.stdout.read()
+        try:
+            told = json.loads(text)
+        except ValueError:
+            return []
+        told["speed"] = told.pop("ops_per_s")
+        return [dict(told, name=self.title)]
+
+
+class Fits(Touch):
+    """Memory enough, by far: what does it cost to be under vswap?"""
+    kind = "fits"
+    weighed = False
+    only = ("none", "vswap-both")
+
+    def __init__(self, touch):
+        super().__init__(touch, "fits", "program fits", "uniform", 12000000, seconds="0")
+        self.limit = 2 * SIZE * MIB
+
+
+class Program(Workload):
+    kind = "program"
+    unit = "runs/s"
+
+
+class Sort(Program):
+    """GNU sort of text, all of it in memory; what comes out is compared."""
+    name = title = "sort"
+
+    def __init__(self, directory):
+        self.text = os.path.join(directory, f"{PREFIX}{os.getpid()}-text")
+        self.argv = ["sort", "-S", "1G", "-T", directory, self.text]
+        self.env = dict(os.environ, LC_ALL="C")
+        self.digest = None
+
+    def prepare(self, undo):
+        rng, size = random.Random(1), 0
+        words = ["".join(rng.choices("etaoinshrdlcumwfgypbvk", k=rng.randint(2, 10)))
+                 for _ in range(20000)]
+        with uninterrupted():
+            f = open(self.text, "x")
+            undo.callback(os.unlink, self.text)
+        with f:
+            while size < SORT_BYTES:
+                size += f.write(" ".join(rng.choices(words, k=10)) + "\n")
+
+    def read(self, job):
+        digest = hashlib.sha256()
+        while data := job.proc.stdout.read(MIB):
+            digest.update(data)
+        seconds = time.monotonic() - job.began
+        if job.late or os.waitid(os.P_PID, job.proc.pid, os.WEXITED | os.WNOWAIT).si_status:
+            return []       # how it failed is told by wait()
+        if self.digest and self.digest != digest.digest():
+            raise Failed("sorted WRONG")
+        self.digest = digest.digest()
+        return [{"name": self.title, "speed": 1 / seconds}]
+
+
+class Python(Program):
+    name = title = "python3"
+    argv = [sys.executable, "-B", os.path.join(HERE, "pydict.py"), *map(str, DICT)]
+
+    def read(self, job):
+        text = job.proc.stdout.read()
+        try:
+            told = json.loads(text)
+        except ValueError:
+            return []
+        seconds = told["build_s"] + told["lookups_s"] + told["scan_s"]
+        return [dict(told, name=self.title, speed=1 / seconds)]
+
+
+class Redis(Program):
+    """A server that is loaded, then asked by redis-benchmark; only the server is limited."""
+    name = title = "redis"
+    unit = "requests/s"
+
+    def __init__(self, directory):
+        self.socket = os.path.join(directory, f"{PREFIX}{os.getpid()}-redis")
+        self.argv = ["redis-server", "--port", "0", "--unixsocket", self.socket, "--dir",
+                     directory, "--save", "", "--appendonly", "no", "--daemonize", "no"]
+
+    def prepare(self, undo):
+        undo.callback(self.start)
+
+    def start(self):
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)
+
+    def client(self, *argv):
+        try:
+            done = subprocess.run([argv[0], "-s", self.socket, *argv[1:]], text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+                                  timeout=100, start_new_session=True)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{argv[0]} took too long") from None
+        if done.returncode:
+            text = (done.stderr or done.stdout).strip().splitlines() or ["failed"]
+            raise Failed(f"{argv[0]}: {text[-1]}")
+        return done.stdout.replace("\r", "\n")
+
+    def bench(self, command, requests, *options):
+        text = self.client("redis-benchmark", "-t", command, "-n", str(requests), "-r",
+                           str(REDIS[0]), "-d", "1000", "--precision", "3", *options)
+        curve = [(float(part), float(ms)) for part, ms in
+                 re.findall(r"^([0-9.]+)% <= ([0-9.]+) milliseconds \(cum", text, re.M)]
+        speed = re.search(r"throughput summary: ([0-9.]+)", text)
+        if not speed or not curve:
+            raise Failed(f"redis-benchmark {command}: did not say how fast it was")
+
+        def at(percent):
+            return round(next((ms for part, ms in curve if part >= percent), curve[-1][1]) * 1e6)
+
+        return {"name": f"redis {command.upper()}", "speed": float(speed[1]), "p50_ns": at(50),
+                "p99_ns": at(99), "p999_ns": at(99.9), "max_ns": at(100)}
+
+    def read(self, job):
+        for _ in range(200):
+            if os.path.exists(self.socket) or job.gone.is_set():
+                break
+            time.sleep(0.05)
+        # Twice as many as there are keys, so that most of them are there.
+        self.bench("set", 2 * REDIS[0], "-c", "4", "-P", "16")
+        rows = [self.bench("get", REDIS[1], "-c", "16"), self.bench("set", REDIS[1], "-c", "16")]
+        # It closes the connection instead of an answer.
+        self.client("redis-cli", "shutdown", "nosave")
+        return rows
+
+
+def all_of(touch, directory):
+    """In the order they are run in: what the targets need first."""
+    work = [Fits(touch)]
+    work += [Touch(touch, name, title, name, ops) for name, (title, ops) in PATTERNS.items()]
+    title, ops = PATTERNS["uniform"]
+    work.append(Touch(touch, "2thr", "two threads, uniform", "uniform", 2 * ops, threads=2))
+    work += [Sort(directory), Python(), Redis(directory)]
+    sweep = Touch(touch, "sweep", "sweep once and free", "fill", 1)
+    sweep.kind = "sweep"
+    work.append(sweep)
+    for percent in RESIDENCY:
+        if percent != 50:
+            work.append(Touch(touch, f"uniform-{percent}", f"{title}, {percent} % resident",
+                              "uniform", ops, residency=percent))
+            work[-1].kind = "residency"
+    for data in DATA:
+        if data != "2:1":
+            work.append(Touch(touch, f"uniform-{data}", f"{title}, {data} data", "uniform", ops,
+                              data=data))
+            work[-1].kind = "data"
+    return work
