@@ -54,6 +54,7 @@
 
 #define GATE_TIMEOUT_NS 20000000L
 #define FOLLOW_NS	100000L
+#define FOLLOW_TRIES	100
 #define STACK_BYTES	(32 << 10)
 #define EAGAIN_TRIES	64
 #define CHILD_REST_NS	10000000L
@@ -1221,9 +1222,19 @@ static void child_main(void *unused)
 
 static void before_fork(void)
 {
+	const struct timespec pause = { 0, FOLLOW_NS };
+	struct agent_shared *sh = agent.shared;
+
 	/* Without, it is a child that has no agent yet, and what its parent saw holds. */
-	if (agent.shared)
-		agent.fork_waits = __atomic_load_n(&agent.shared->fork_waits, __ATOMIC_RELAXED);
+	if (!sh)
+		return;
+	/* A fork before this one may not have been followed: is there room for another child? */
+	for (int i = 0; i < FOLLOW_TRIES; i++) {
+		if (!(__atomic_load_n(&sh->gate, __ATOMIC_ACQUIRE) & GATE_READER))
+			break;
+		sys2(SYS_nanosleep, &pause, NULL);
+	}
+	agent.fork_waits = __atomic_load_n(&sh->fork_waits, __ATOMIC_RELAXED);
 }
 
 /* See agent_shared: what this thread does next to its map must not be taken for how it was. */

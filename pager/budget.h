@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct client;
 struct group;
 
 /* One part in so many of the budget is for frames. */
@@ -52,6 +53,8 @@ void reclaim_set_goal(uint64_t goal);
 void reclaim_limits_changed(void);
 /* Can all that @group is in have @bytes more before anything is reclaimed? */
 bool reclaim_has_room(const struct group *group, uint64_t bytes);
+/* Tell the agent of @client whether fork() is to return in a child only once it has one, too. */
+void reclaim_forks(struct client *client);
 /* Memory runs short: do not wait for the next look. */
 void reclaim_wake(void);
 /* Memory came to be shared between clients, or no longer is: see clients_weigh(). */

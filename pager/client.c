@@ -162,6 +162,17 @@ uint64_t clients_generation(void)
 	return __atomic_load_n(&clients.generation, __ATOMIC_ACQUIRE);
 }
 
+unsigned int clients_without_agent(const struct job *job)
+{
+	unsigned int n = 0;
+
+	pthread_mutex_lock(&clients.lock);
+	for (unsigned int i = 0; i < clients.nr; i++)
+		n += clients.list[i]->job == job && !client_has_agent(clients.list[i]);
+	pthread_mutex_unlock(&clients.lock);
+	return n;
+}
+
 unsigned int clients_count(void)
 {
 	unsigned int n;
@@ -275,16 +286,31 @@ void client_put(struct client *c)
 		client_free(c);
 }
 
-/* Others of its family, those that are counted and those that are not.  The list's lock is held. */
-static void relatives(const struct client *c, uint64_t *counted, uint64_t *others)
+static bool is_counted(const struct client *c)
 {
-	*counted = *others = 0;
+	return client_has_agent(c) || c->adopted;
+}
+
+/*
+ * How many others of its family there are; in *@its those that have no agent, so are not
+ * counted, and have @c as their nearest forebear that is.  The list's lock is held.
+ */
+static unsigned int relatives(const struct client *c, unsigned int *its)
+{
+	unsigned int all = 0;
+
+	*its = 0;
 	for (unsigned int i = 0; i < clients.nr; i++) {
 		const struct client *r = clients.list[i];
 
-		if (r != c && r->family == c->family)
-			++*(client_has_agent(r) || r->adopted ? counted : others);
+		if (r == c || r->family != c->family)
+			continue;
+		all++;
+		while (r && !is_counted(r))
+			r = r->parent;
+		*its += r == c;
 	}
+	return all;
 }
 
 /*
@@ -296,10 +322,10 @@ static void relatives(const struct client *c, uint64_t *counted, uint64_t *other
  */
 static void bequeath(const struct client *c)
 {
-	uint64_t left = count_read(&c->own_anon), counted, others;
+	uint64_t left = count_read(&c->own_anon);
+	unsigned int its;
+	uint64_t all = relatives(c, &its);
 
-	relatives(c, &counted, &others);
-	others += counted;
 	for (unsigned int i = 0; i < clients.nr; i++) {
 		struct client *heir = clients.list[i];
 		uint64_t foreign = count_read(&heir->foreign.anon);
@@ -308,8 +334,8 @@ static void bequeath(const struct client *c)
 		if (heir->family != c->family)
 			continue;
 		left -= part;
-		if (part < foreign / (others * others))
-			part = foreign / (others * others);
+		if (part < foreign / (all * all))
+			part = foreign / (all * all);
 		/* Weighed just now is weighed again. */
 		__atomic_store_n(&heir->foreign.anon, foreign - part, __ATOMIC_RELAXED);
 	}
@@ -432,6 +458,11 @@ void client_charge(struct client *c, int64_t bytes)
 	budget_charge(c->job->group, bytes);
 }
 
+bool client_shares(struct client *c)
+{
+	return count_read(&c->foreign.anon) > WEIGH_BYTES;
+}
+
 bool client_has_grown(struct client *c, uint64_t now)
 {
 	uint64_t anon, file;
@@ -509,12 +540,11 @@ bool clients_weigh(struct client **list, unsigned int n)
 	told = deaths == clients.deaths;
 	for (unsigned int i = 0; told && i < n; i++) {
 		struct weight *w = &list[i]->foreign;
-		uint64_t counted, others;
+		unsigned int its, all = relatives(list[i], &its);
 
 		/* The part of a child without an agent is counted here, or it would be nowhere. */
-		relatives(list[i], &counted, &others);
-		if (others)
-			weight[i].anon = weight[i].anon * counted / (counted + others);
+		if (its)
+			weight[i].anon = weight[i].anon * (all - its) / all;
 		__atomic_store_n(&w->faults, weight[i].faults, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->touched, weight[i].touched, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->anon, weight[i].anon, __ATOMIC_RELAXED);
@@ -854,6 +884,7 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 	client_get(parent);
 	c->parent = parent;
 	c->family = parent->family;
+	c->is_protected = protect;
 	c->shared_fd = make_shared(c);
 	if (c->shared_fd < 0)
 		goto fail;
@@ -866,8 +897,12 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 		client_protect_child(parent, uffd);
 	if (clients_add(c))
 		goto fail;
+	/* Before it can fork again. */
+	if (client_has_agent(parent))
+		reclaim_forks(parent);
 	/* Not yet: the thread that forks has not seen that the event was read. */
 	__atomic_store_n(&parent->protect, protect, __ATOMIC_RELAXED);
+	__atomic_store_n(&parent->is_protected, protect, __ATOMIC_RELAXED);
 	return c;
 fail:
 	client_free(c);

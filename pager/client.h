@@ -138,6 +138,7 @@ struct client {
 	unsigned int busy_again; /* batches in a row that met it busy still */
 	uint64_t parked_ns;	 /* atomic; not to be read from before, its agent has the gate */
 	bool registered;	 /* atomic; something is: growth may come by faults */
+	bool is_protected;	 /* atomic; what forks have shared so far is, or is about to be */
 	bool protect;		 /* atomic; a fork has shared what is to be write-protected */
 };
 
@@ -166,6 +167,8 @@ void client_dead(struct client *c);
 unsigned int clients_get(struct client **list, unsigned int max);
 uint64_t clients_generation(void);
 unsigned int clients_count(void);
+/* Forked children of @job that have no agent yet, or never will. */
+unsigned int clients_without_agent(const struct job *job);
 /* The living client of that id with a reference, or NULL. */
 struct client *client_find(uint64_t id);
 
@@ -225,6 +228,8 @@ void client_charge(struct client *c, int64_t bytes);
  * is memory to be registered.  One thread asks.
  */
 bool client_has_grown(struct client *c, uint64_t now);
+/* Has it memory that a fork has shared, and that would be twice there once written? */
+bool client_shares(struct client *c);
 /*
  * Find the proportional shares the @n clients of @list have of what is resident: of
  * mapped files, and of memory a fork has shared.  Walks the page tables: a millisecond
@@ -251,6 +256,8 @@ uint64_t client_register(struct client *c);
  */
 void client_protect_child(const struct client *parent, int uffd);
 void client_protect(struct client *c);
+/* The same where there was room at the fork, and is not any more: once for a fork. */
+void client_protect_shared(struct client *c);
 
 /* Kill all of @job. */
 void clients_kill(const struct job *job);

@@ -374,3 +374,10 @@ void client_protect(struct client *c)
 	}
 	pthread_mutex_unlock(&c->state);
 }
+
+void client_protect_shared(struct client *c)
+{
+	if ((pager.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) && client_shares(c) &&
+	    !__atomic_exchange_n(&c->is_protected, true, __ATOMIC_RELAXED))
+		client_protect(c);
+}

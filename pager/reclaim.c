@@ -14,6 +14,7 @@
  * is, and whoever is to give is found by share (group_victim()).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -33,7 +34,8 @@
 
 #define MS	       1000000ULL
 #define TOUCH_BYTES_MS (3ULL << 20) /* a thread touches new memory no faster */
-#define REGISTER_MS    16	    /* may take so long, see register_mark() */
+#define REGISTER_MS    12	    /* may take so long, see register_mark() */
+#define TURN_MS	       4	    /* ... and so much longer for each that wants a CPU */
 #define CHILD_MS       16	    /* a forked child may be without an agent so long */
 #define RATE_FADES     8
 #define WRITEOUT_BATCH 64
@@ -50,10 +52,11 @@ static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t wake, write, watch, weigh;
 	bool woken, write_woken, weigh_woken;
-	bool watching;	  /* the watcher is up */
-	bool tight;	  /* atomic; a group is near its limit */
-	uint64_t rate;	  /* bytes used grow by in a millisecond, fading; the watcher's */
-	uint64_t rate_ns; /* when last looked at */
+	bool watching;	   /* the watcher is up */
+	bool tight;	   /* atomic; a group is near its limit */
+	uint64_t rate;	   /* bytes used grow by in a millisecond, fading; the watcher's */
+	uint64_t rate_ns;  /* when last looked at */
+	uint64_t takes_ms; /* registering, see register_mark(); the watcher's */
 	uint64_t rate_used;
 	unsigned int undone; /* pages put back since the round began: no progress */
 	uint64_t goal;	     /* atomic; 0: none */
@@ -150,7 +153,8 @@ static uint64_t low_mark(const struct group *g)
  *
  * To register a mapping is to wait until no fault is under way in it.  A thread that lost
  * its CPU in the midst of one has us wait for its next turn, a few milliseconds for each
- * mapping, while others go on touching theirs: so who grows fast is registered earlier.
+ * that is before it, while others go on touching their memory: so who grows fast is
+ * registered earlier, the earlier the more there are who want a CPU.
  */
 static uint64_t register_mark(const struct group *g)
 {
@@ -160,8 +164,8 @@ static uint64_t register_mark(const struct group *g)
 		return low;
 	if (early > EARLY_MAX)
 		early = EARLY_MAX;
-	if (early < reclaim.rate * REGISTER_MS)
-		early = reclaim.rate * REGISTER_MS;
+	if (early < reclaim.rate * reclaim.takes_ms)
+		early = reclaim.rate * reclaim.takes_ms;
 	return low > early ? low - early : 0;
 }
 
@@ -176,6 +180,19 @@ static void measure_growth(uint64_t used, uint64_t now)
 		reclaim.rate = rate;
 	reclaim.rate_ns = now;
 	reclaim.rate_used = used;
+}
+
+/* How long registering may take, by how many threads want one of the CPUs. */
+static void measure_turns(int loadavg)
+{
+	unsigned int running = 0;
+	char buf[64];
+	ssize_t n = pread(loadavg, buf, sizeof(buf) - 1, 0);
+
+	buf[n > 0 ? n : 0] = 0;
+	/* Not to be had: as if there were none. */
+	sscanf(buf, "%*s %*s %*s %u/", &running);
+	reclaim.takes_ms = REGISTER_MS + TURN_MS * running / sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 static bool has_tier(void)
@@ -386,6 +403,16 @@ bool reclaim_has_room(const struct group *g, uint64_t bytes)
 	return true;
 }
 
+void reclaim_forks(struct client *c)
+{
+	/* Those that are there, too: what they touch is seen when they have an agent. */
+	uint64_t children = clients_without_agent(c->job) + 1;
+
+	__atomic_store_n(&c->shared->fork_waits,
+			 !reclaim_has_room(c->job->group, children * CHILD_MS * TOUCH_BYTES_MS),
+			 __ATOMIC_RELAXED);
+}
+
 /*
  * Near a limit, has a program grown otherwise than by our faults?  Then there is more to
  * register.  Who waits for that is told that it was seen to.
@@ -406,12 +433,11 @@ static void look_for_growth(uint64_t used)
 
 			if (near && client_has_grown(c, now))
 				client_register(c);
+			if (near)
+				client_protect_shared(c);
 			__atomic_store_n(&c->shared->looks, near ? looks + !looks : 0,
 					 __ATOMIC_RELAXED);
-			__atomic_store_n(&c->shared->fork_waits,
-					 !reclaim_has_room(c->job->group,
-							   CHILD_MS * TOUCH_BYTES_MS),
-					 __ATOMIC_RELAXED);
+			reclaim_forks(c);
 		}
 		client_put(c);
 	}
@@ -532,6 +558,7 @@ static uint64_t overhead(void)
 
 static void *watch_main(void *unused)
 {
+	int loadavg = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
 	uint64_t next_bury = 0;
 
 	(void)unused;
@@ -549,6 +576,7 @@ static void *watch_main(void *unused)
 		struct group *g;
 
 		measure_growth(used, now);
+		measure_turns(loadavg);
 
 		/* What a child had of what is shared is its parent's at once. */
 		if (now >= next_bury || __atomic_load_n(&reclaim.tight, __ATOMIC_RELAXED))
@@ -573,6 +601,8 @@ static void *watch_main(void *unused)
 		room /= TOUCH_BYTES_MS * 2;
 		sleep_ms(&reclaim.watch, NULL, room < 1 ? 1 : room > 50 ? 50 : room);
 	}
+	if (loadavg >= 0)
+		close(loadavg);
 	return NULL;
 }
 
