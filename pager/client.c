@@ -34,7 +34,6 @@ static struct {
 	struct client **list;
 	unsigned int nr, max;
 	uint64_t generation;
-	uint64_t deaths;
 	uint64_t last_id;
 } clients = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -333,6 +332,7 @@ static void bequeath(const struct client *c)
 
 		if (heir->family != c->family)
 			continue;
+		heir->deaths++;
 		left -= part;
 		if (part < foreign / (all * all))
 			part = foreign / (all * all);
@@ -350,7 +350,6 @@ void client_dead(struct client *c)
 		if (clients.list[i] == c) {
 			clients.list[i] = clients.list[--clients.nr];
 			mine = true;
-			clients.deaths++;
 			bequeath(c);
 			break;
 		}
@@ -518,12 +517,14 @@ bool clients_weigh(struct client **list, unsigned int n)
 	/* Taken with no other lock held; the list's is taken in it. */
 	static pthread_mutex_t weighing = PTHREAD_MUTEX_INITIALIZER;
 	struct weight weight[MAX_CLIENTS];
-	uint64_t anon, file, deaths;
-	bool told;
+	uint64_t deaths[MAX_CLIENTS];
+	uint64_t anon, file;
+	bool all_told = true;
 
 	pthread_mutex_lock(&weighing);
 	pthread_mutex_lock(&clients.lock);
-	deaths = clients.deaths;
+	for (unsigned int i = 0; i < n; i++)
+		deaths[i] = list[i]->deaths;
 	pthread_mutex_unlock(&clients.lock);
 	/* What one writes while the others are walked is to be seen as its own. */
 	for (unsigned int i = 0; i < n; i++) {
@@ -532,16 +533,17 @@ bool clients_weigh(struct client **list, unsigned int n)
 	}
 	for (unsigned int i = 0; i < n; i++)
 		weigh(list[i], &weight[i]);
-	/*
-	 * All at once: what one of them no longer accounts for, another does.  Who died
-	 * meanwhile may have been weighed with; what it left is known, see bequeath().
-	 */
+	/* All at once: what one of them no longer accounts for, another does. */
 	pthread_mutex_lock(&clients.lock);
-	told = deaths == clients.deaths;
-	for (unsigned int i = 0; told && i < n; i++) {
+	for (unsigned int i = 0; i < n; i++) {
 		struct weight *w = &list[i]->foreign;
 		unsigned int its, all = relatives(list[i], &its);
 
+		/* Who died may have been weighed with it; what that left it has, see bequeath(). */
+		if (deaths[i] != list[i]->deaths) {
+			all_told = false;
+			continue;
+		}
 		/* The part of a child without an agent is counted here, or it would be nowhere. */
 		if (its)
 			weight[i].anon = weight[i].anon * (all - its) / all;
@@ -552,7 +554,7 @@ bool clients_weigh(struct client **list, unsigned int n)
 	}
 	pthread_mutex_unlock(&clients.lock);
 	pthread_mutex_unlock(&weighing);
-	return told;
+	return all_told;
 }
 
 /* ---- birth ----------------------------------------------------------- */

@@ -115,6 +115,7 @@ struct client {
 	struct stream stream[MAX_STREAMS];
 	uint64_t faults;		/* served */
 	uint64_t family;		/* id of the one all of it came from by fork */
+	uint64_t deaths;		/* in it; the list's lock */
 	bool adopted;			/* about to have an agent; the list's lock */
 	struct client *parent;		/* of a child without an agent; the list's lock */
 	struct client *holder;		/* whose agent keeps our userfaultfd, or NULL */
@@ -233,7 +234,8 @@ bool client_shares(struct client *c);
 /*
  * Find the proportional shares the @n clients of @list have of what is resident: of
  * mapped files, and of memory a fork has shared.  Walks the page tables: a millisecond
- * for each some ten MiB mapped.  False: one of them died meanwhile, all is as it was.
+ * for each some ten MiB mapped.  False: one died of whose family some are; what is known
+ * of those is as it was.
  */
 bool clients_weigh(struct client **list, unsigned int n);
 
