@@ -229,6 +229,8 @@ void client_charge(struct client *c, int64_t bytes);
  * is memory to be registered.  One thread asks.
  */
 bool client_has_grown(struct client *c, uint64_t now);
+/* It has given up @bytes that others may have still: then they account for them. */
+void client_gave(struct client *c, uint64_t bytes);
 /* Has it memory that a fork has shared, and that would be twice there once written? */
 bool client_shares(struct client *c);
 /*

@@ -633,6 +633,9 @@ static unsigned int settle_batch(struct client *c, bool alive)
 	count_add(c->batch_copies ? &pager.count.evict_copy : &pager.count.evict_move, gone);
 	group_count(c->job->group, GROUP_PGSTEAL, gone);
 	client_charge(c, -(int64_t)gone * (int64_t)PAGE_SIZE_);
+	/* What is moved is its own alone; what is copied need not be. */
+	if (c->batch_copies)
+		client_gave(c, gone * PAGE_SIZE_);
 	return gone;
 }
 
