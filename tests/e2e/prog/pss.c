@@ -189,7 +189,7 @@ int main(int argc, char **argv)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGQUIT, SIG_IGN);
 	for (;;) {
-		uint64_t t = now_ms(), sum, took;
+		uint64_t t = now_ms(), sum, took, rest_ms;
 		struct timespec rest;
 		pid_t pid;
 
@@ -203,10 +203,10 @@ int main(int argc, char **argv)
 		if (sum > peak)
 			peak = sum;
 		took = now_ms() - t;
-		if (took >= interval)
-			continue;
-		rest.tv_sec = (interval - took) / 1000;
-		rest.tv_nsec = (interval - took) % 1000 * 1000000;
+		/* Others are to have at least as much of the CPU, whatever a sample takes. */
+		rest_ms = took < interval / 2 ? interval - took : took;
+		rest.tv_sec = rest_ms / 1000;
+		rest.tv_nsec = rest_ms % 1000 * 1000000;
 		if (sigtimedwait(&children, NULL, &rest) < 0 && errno != EAGAIN && errno != EINTR)
 			die("sigtimedwait");
 	}
