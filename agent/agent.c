@@ -360,6 +360,17 @@ static bool present(uint64_t addr)
 }
 
 /*
+ * Is there a page of a registered range, here or where the kernel has swapped it to?
+ * mincore() does not tell what the kernel has swapped from what is nowhere.
+ */
+static bool has_page(uint64_t addr)
+{
+	char byte;
+
+	return allowed(sys4(SYS_pread64, agent.mem, &byte, 1, addr)) == 1;
+}
+
+/*
  * Staging is registered with the same userfaultfd (a move's destination must
  * be), so dropping its pages would post a REMOVE event for ourselves to wait
  * on.  Taking it off the register for that long avoids it.
@@ -421,8 +432,8 @@ static uint32_t move(const char *dst, uint64_t src, uint32_t n, long *err)
 
 	*err = allowed(sys3(SYS_ioctl, agent.uffd, UFFDIO_MOVE, &mv));
 	moved = mv.move > 0 ? mv.move / WIRE_PAGE : 0;
-	while (moved < n && present(mv.dst + moved * WIRE_PAGE) &&
-	       !present(src + moved * WIRE_PAGE))
+	while (moved < n && has_page(mv.dst + moved * WIRE_PAGE) &&
+	       !has_page(src + moved * WIRE_PAGE))
 		moved++;
 	return moved;
 }
