@@ -314,9 +314,14 @@ static unsigned int relatives(const struct client *c, unsigned int *its)
 
 /*
  * @left bytes that @c accounted for, some of them shared: others do from now on.  Until
- * they are weighed anew all of it is taken for theirs.  The list's lock is held.
+ * they are weighed anew all of it is taken for theirs.
+ *
+ * With @heirs, @c is no more, and not on the list, and had so many.  It may have been looked
+ * at when exec() had given it another memory, so it leaves no less than what it would if
+ * all shared all: of n each takes (n - 1) / n for others', and with one gone (n - 2) / (n - 1).
+ * The list's lock is held.
  */
-static void bequeath(const struct client *c, uint64_t left)
+static void bequeath(const struct client *c, uint64_t left, uint64_t heirs)
 {
 	for (unsigned int i = 0; i < clients.nr; i++) {
 		struct client *heir = clients.list[i];
@@ -326,48 +331,26 @@ static void bequeath(const struct client *c, uint64_t left)
 		if (heir == c || heir->family != c->family)
 			continue;
 		left -= part;
+		if (heirs) {
+			heir->deaths++;
+			if (part < foreign / (heirs * heirs))
+				part = foreign / (heirs * heirs);
+		}
 		/* Weighed just now is weighed again. */
 		__atomic_store_n(&heir->foreign.anon, foreign - part, __ATOMIC_RELAXED);
-	}
-}
-
-/*
- * @c is no more, and not on the list, whose lock is held.  It may have been looked at when
- * exec() had given it another memory, so it leaves no less than what it would if all shared
- * all: of n each takes (n - 1) / n for others', and with one gone (n - 2) / (n - 1).
- */
-static void bequeath_all(const struct client *c)
-{
-	unsigned int its;
-	uint64_t all = relatives(c, &its), most[MAX_CLIENTS];
-
-	for (unsigned int i = 0; i < clients.nr; i++) {
-		struct client *heir = clients.list[i];
-		uint64_t foreign = count_read(&heir->foreign.anon);
-
-		most[i] = foreign - (all ? foreign / (all * all) : 0);
-	}
-	bequeath(c, count_read(&c->own_anon));
-	for (unsigned int i = 0; i < clients.nr; i++) {
-		struct client *heir = clients.list[i];
-
-		if (heir->family != c->family)
-			continue;
-		heir->deaths++;
-		if (count_read(&heir->foreign.anon) > most[i])
-			__atomic_store_n(&heir->foreign.anon, most[i], __ATOMIC_RELAXED);
 	}
 }
 
 void client_gave(struct client *c, uint64_t bytes)
 {
 	pthread_mutex_lock(&clients.lock);
-	bequeath(c, bytes);
+	bequeath(c, bytes, 0);
 	pthread_mutex_unlock(&clients.lock);
 }
 
 void client_dead(struct client *c)
 {
+	unsigned int its;
 	bool mine = false;
 
 	pthread_mutex_lock(&clients.lock);
@@ -375,7 +358,7 @@ void client_dead(struct client *c)
 		if (clients.list[i] == c) {
 			clients.list[i] = clients.list[--clients.nr];
 			mine = true;
-			bequeath_all(c);
+			bequeath(c, count_read(&c->own_anon), relatives(c, &its));
 			break;
 		}
 	__atomic_store_n(&c->dead, true, __ATOMIC_RELEASE);

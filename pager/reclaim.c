@@ -183,7 +183,7 @@ static void measure_growth(uint64_t used, uint64_t now)
 }
 
 /* How long registering may take, by how many threads want one of the CPUs. */
-static void measure_turns(int loadavg)
+static void measure_turns(int loadavg, unsigned int cpus)
 {
 	unsigned int running = 0;
 	char buf[64];
@@ -192,7 +192,7 @@ static void measure_turns(int loadavg)
 	buf[n > 0 ? n : 0] = 0;
 	/* Not to be had: as if there were none. */
 	sscanf(buf, "%*s %*s %*s %u/", &running);
-	reclaim.takes_ms = REGISTER_MS + TURN_MS * running / sysconf(_SC_NPROCESSORS_ONLN);
+	reclaim.takes_ms = REGISTER_MS + TURN_MS * running / cpus;
 }
 
 static bool has_tier(void)
@@ -559,6 +559,7 @@ static uint64_t overhead(void)
 static void *watch_main(void *unused)
 {
 	int loadavg = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	uint64_t next_bury = 0;
 
 	(void)unused;
@@ -576,7 +577,7 @@ static void *watch_main(void *unused)
 		struct group *g;
 
 		measure_growth(used, now);
-		measure_turns(loadavg);
+		measure_turns(loadavg, cpus < 1 ? 1 : cpus);
 
 		/* What a child had of what is shared is its parent's at once. */
 		if (now >= next_bury || __atomic_load_n(&reclaim.tight, __ATOMIC_RELAXED))
