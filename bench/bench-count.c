@@ -237,17 +237,9 @@ static void store_read(void *priv, struct swap_io *io, unsigned int nr)
 		memcpy(io[i].data, store + io[i].slot * SWAP_PAGE_SIZE, SWAP_PAGE_SIZE);
 }
 
-static void store_discard(void *priv, u64 slot, u64 nr)
-{
-	(void)priv;
-	(void)slot;
-	(void)nr;
-}
-
 static const struct swap_tier_ops store_ops = {
 	.write = store_write,
 	.read = store_read,
-	.discard = store_discard,
 };
 
 static void add_store(void)

@@ -38,6 +38,15 @@ DICT = (300000, 60000)                  # entries, lookups
 REDIS = (60000, 30000)                  # keys of 1000 bytes, requests
 
 
+def told_by(job):
+    """The JSON that a program prints, or None: how it failed is told by wait()."""
+    text = job.proc.stdout.read()
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
 class Workload:
     kind = "pattern"
     weighed = True      # run once more for its peak memory
@@ -65,10 +74,8 @@ class Touch(Workload):
         self.argv = [touch, pattern, str(SIZE), str(ops), str(DATA[data]), str(threads), seconds]
 
     def read(self, job):
-        text = job.proc.stdout.read()
-        try:
-            told = json.loads(text)
-        except ValueError:
+        told = told_by(job)
+        if not told:
             return []
         told["speed"] = told.pop("ops_per_s")
         return [dict(told, name=self.title)]
@@ -129,10 +136,8 @@ class Python(Program):
     argv = [sys.executable, "-B", os.path.join(HERE, "pydict.py"), *map(str, DICT)]
 
     def read(self, job):
-        text = job.proc.stdout.read()
-        try:
-            told = json.loads(text)
-        except ValueError:
+        told = told_by(job)
+        if not told:
             return []
         seconds = told["build_s"] + told["lookups_s"] + told["scan_s"]
         return [dict(told, name=self.title, speed=1 / seconds)]

@@ -4,9 +4,9 @@ import os
 import random
 import time
 
-from harness import MIB, case, wait_until
+from harness import MIB, case
 from real import objects, unpack
-from servers import Redis, connect, redis_argv
+from servers import Redis, connect, redis_argv, redis_reload, redis_snapshot
 
 REDIS_BYTES, REDIS_SECONDS = 512 * MIB, 60
 
@@ -48,20 +48,11 @@ def redis(t):
     server.in_batches(server.set, versions)
     end, snapshots = time.monotonic() + REDIS_SECONDS, 0
     while time.monotonic() < end:
-        server.call([b"BGSAVE"])
-        while server.info("rdb_bgsave_in_progress") != "0":
-            server.set(rng.sample(range(len(versions)), 50), versions)
-            server.check(rng.sample(range(len(versions)), 50), versions)
-        t.check(server.info("rdb_last_bgsave_status") == "ok", "BGSAVE failed")
+        redis_snapshot(server, b"BGSAVE", versions, rng)
         snapshots += 1
     print(f"        {snapshots} snapshots", flush=True)
     server.in_batches(server.check, versions)
     server.call([b"SAVE"])
     server.send(b"SHUTDOWN NOSAVE\r\n")
     t.paged_end(live)
-    live = t.spawn(redis_argv(t, sock, False))
-    server = connect(Redis, sock, live)
-    t.check(wait_until(lambda: server.info("loading") == "0", 60), "still loading")
-    server.in_batches(server.check, versions)
-    server.send(b"SHUTDOWN NOSAVE\r\n")
-    live.finish()
+    redis_reload(t, sock, False, versions, 60)

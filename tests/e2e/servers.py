@@ -99,17 +99,31 @@ def redis_argv(t, sock, aof):
             "--auto-aof-rewrite-percentage", "0"]
 
 
-def redis_load(redis, versions, rng):
-    """Change and compare while snapshot follows snapshot: forks that share all there is."""
-    for command, state, result in (
-            (b"BGSAVE", "rdb_bgsave_in_progress", "rdb_last_bgsave_status"),
-            (b"BGREWRITEAOF", "aof_rewrite_in_progress", "aof_last_bgrewrite_status")):
-        redis.call([command])
-        while redis.info(state) != "0":
-            redis.set(rng.sample(range(len(versions)), 50), versions)
-            redis.check(rng.sample(range(len(versions)), 50), versions)
-        if redis.info(result) != "ok":
-            raise Failed(f"redis: {command.decode()} failed")
+SNAPSHOTS = {
+    b"BGSAVE": ("rdb_bgsave_in_progress", "rdb_last_bgsave_status"),
+    b"BGREWRITEAOF": ("aof_rewrite_in_progress", "aof_last_bgrewrite_status"),
+}
+
+
+def redis_snapshot(redis, command, versions, rng):
+    """Change and compare while one is taken: a fork that shares all there is."""
+    state, result = SNAPSHOTS[command]
+    redis.call([command])
+    while redis.info(state) != "0":
+        redis.set(rng.sample(range(len(versions)), 50), versions)
+        redis.check(rng.sample(range(len(versions)), 50), versions)
+    if redis.info(result) != "ok":
+        raise Failed(f"redis: {command.decode()} failed")
+
+
+def redis_reload(t, sock, aof, versions, seconds):
+    """What it has saved holds every value, as a server without vswap reads it."""
+    live = t.spawn(redis_argv(t, sock, aof))
+    server = connect(Redis, sock, live)
+    t.check(wait_until(lambda: server.info("loading") == "0", seconds), "still loading")
+    server.in_batches(server.check, versions)
+    server.send(b"SHUTDOWN NOSAVE\r\n")
+    live.finish()
 
 
 # A snapshot under way has pages of its own for what is evicted: a pool alone would not do.
@@ -123,7 +137,8 @@ def redis(t):
     server.in_batches(server.set, versions)
     bench = t.spawn(["redis-benchmark", "-s", sock, "-q", "-t", "set,get", "-n", "20000",
                      "-r", "1000", "-c", "8", "-d", "100"])
-    redis_load(server, versions, rng)
+    for command in SNAPSHOTS:
+        redis_snapshot(server, command, versions, rng)
     ran = bench.finish()
     t.check(ran.status == 0, "redis-benchmark failed", ran)
     server.in_batches(server.check, versions)
@@ -131,12 +146,7 @@ def redis(t):
     server.send(b"SHUTDOWN NOSAVE\r\n")
     t.paged_end(live)
     for aof in (True, False):
-        live = t.spawn(redis_argv(t, sock, aof))
-        server = connect(Redis, sock, live)
-        t.check(wait_until(lambda: server.info("loading") == "0", 30), "still loading")
-        server.in_batches(server.check, versions)
-        server.send(b"SHUTDOWN NOSAVE\r\n")
-        live.finish()
+        redis_reload(t, sock, aof, versions, 30)
 
 
 class Memcached(Connection):
