@@ -413,19 +413,26 @@ static void zclean_touch(struct zpool *pool, u32 end)
 	}
 }
 
-/* Make the hole in the victim one that can be read over, and give its pages back. */
+/*
+ * Make the hole in the victim one that can be read over, and give pages of it back:
+ * of those beyond where its live objects will end, for the others are soon written
+ * again, and a page fault each costs more than moving what goes there.
+ */
 static void zclean_close_hole(struct zpool *pool, bool trim)
 {
 	struct zseg *seg = pool->victim;
-	u32 end = zpage_down(pool->src);
+	u32 end = zpage_down(pool->src), from;
 
 	if (pool->dst == pool->src)
 		return;
 	zclean_touch(pool, pool->dst + ZOBJ_HEAD);
 	zobj_write(zobj_head(seg, pool->dst), ZOBJ_HOLE, pool->src - pool->dst);
+	if (!trim || !zmem_is_lazy())
+		return;
+	from = zpage_up(max(pool->dst + ZOBJ_HEAD, (u32)atomic_read(&seg->live)));
 	if (pool->hole == pool->hole_end)
-		pool->hole = pool->hole_end = zpage_up(pool->dst + ZOBJ_HEAD);
-	if (trim && zmem_is_lazy() && end > pool->hole_end && end - pool->hole_end >= ZCLEAN_HOLE) {
+		pool->hole = pool->hole_end = from;
+	if (end > pool->hole_end && end - pool->hole_end >= ZCLEAN_HOLE) {
 		zmem_trim(seg->base, pool->hole_end, end);
 		atomic64_sub(end - pool->hole_end, &pool->bytes);
 		pool->hole_end = end;
