@@ -338,10 +338,11 @@ static bool cancelled(void)
 	return __atomic_load_n(&agent.shared->gate, __ATOMIC_ACQUIRE) & GATE_CANCEL;
 }
 
+/* Each is looked at as soon as it is there: what it tells of is done. */
 static void set_results(uint32_t first, uint32_t n, enum agent_result what)
 {
 	while (n--)
-		agent.shared->result[first++] = what;
+		__atomic_store_n(&agent.shared->result[first++], what, __ATOMIC_RELEASE);
 }
 
 /* A seccomp filter of all threads is ours, too, and may refuse what nothing else would. */

@@ -131,7 +131,7 @@ long wire_futex(uint32_t *word, int op, uint32_t val, long timeout_ns);
 #define GATE_WAITERS	0x40000000u
 #define GATE_CANCEL	0x20000000u /* the batch under way shall end: no more moves */
 #define GATE_HOLDERS	0x1fffffffu
-#define GATE_SPIN	400
+#define GATE_SPIN	1500 /* most hold it for no longer than that takes */
 #define GATE_FUTEX_WAIT 0
 #define GATE_FUTEX_WAKE 1
 

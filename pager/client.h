@@ -67,9 +67,11 @@ struct stream {
 struct batch {
 	unsigned int pages;
 	unsigned int runs;
+	unsigned int takers; /* servers that are copying a page of it back */
 	struct range run[BATCH_RUNS];
 	uint64_t addr[BATCH_PAGES];
 	struct frame *frame[BATCH_PAGES];
+	bool back[BATCH_PAGES]; /* in the program again */
 };
 
 /* What clients_weigh() found of a client; each field atomic. */
@@ -312,6 +314,18 @@ void doubts_review(struct client *c);
 
 /* State lock held. */
 bool batch_covers(const struct client *c, uint64_t start, uint64_t end);
+/*
+ * A fault on a page that has left with the batch need not wait for the others.  Where are
+ * the bytes of the one at @addr, which it covers?  NULL: not to be had before its end.
+ * State lock held.
+ */
+const void *batch_bytes(const struct client *c, uint64_t addr);
+/*
+ * Between these the batch does not end; the gate is held.  @back: the page at @addr is in the
+ * program again, and there alone.  State lock held.
+ */
+void batch_take(struct client *c);
+void batch_taken(struct client *c, uint64_t addr, bool back);
 /*
  * Begin to move up to @want cold pages out of the client; the caller goes on
  * and calls evict_finish().  Returns how many are on their way.

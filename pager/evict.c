@@ -17,6 +17,8 @@
  *  3. The agent moves pages out, copies them to frames, drops them, reports.
  *     Client dead: its pages are nobody's; frames and entries are given back.
  *     Supervisor dead: the agent kills the client; nobody ever sees the pages.
+ *     A fault on a page that has got to its frame takes it back from there, and
+ *     the batch does not end while that is under way.
  *  4. Pages that went are recorded in the windows, the batch is withdrawn and
  *     waiting faults look again: they find an entry, or a page that stayed.
  */
@@ -74,6 +76,49 @@ bool batch_covers(const struct client *c, uint64_t start, uint64_t end)
 			hi = mid;
 	}
 	return lo < b->runs && b->run[lo].start < end;
+}
+
+/* The place in the batch of the page at @addr, which it covers. */
+static unsigned int batch_place(const struct batch *b, uint64_t addr)
+{
+	unsigned int lo = 0, hi = b->pages;
+
+	while (hi - lo > 1) {
+		unsigned int mid = (lo + hi) / 2;
+
+		if (b->addr[mid] <= addr)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+const void *batch_bytes(const struct client *c, uint64_t addr)
+{
+	const struct batch *b = c->batch;
+	unsigned int i = batch_place(b, addr);
+
+	/* What goes by copying is gone when all of its run is. */
+	if (c->batch_copies || b->back[i] ||
+	    __atomic_load_n(&c->shared->result[i], __ATOMIC_ACQUIRE) != PAGE_GONE)
+		return NULL;
+	return b->frame[i]->folio.data;
+}
+
+void batch_take(struct client *c)
+{
+	c->batch->takers++;
+}
+
+void batch_taken(struct client *c, uint64_t addr, bool back)
+{
+	struct batch *b = c->batch;
+
+	if (back)
+		b->back[batch_place(b, addr)] = true;
+	if (!--b->takers)
+		pthread_cond_broadcast(&c->batch_done);
 }
 
 static bool is_busy(const struct client *c, uint64_t addr)
@@ -362,6 +407,7 @@ unsigned int evict_start(struct client *c, unsigned int want)
 	for (unsigned int i = 0; i < batch->pages; i++)
 		sh->frame[i] = frame_number(batch->frame[i]);
 	memset(sh->result, PAGE_STAYED, batch->pages);
+	memset(batch->back, 0, batch->pages * sizeof(*batch->back));
 	sh->nr_runs = batch->runs;
 	__atomic_and_fetch(c->gate, ~GATE_CANCEL, __ATOMIC_RELAXED);
 	__atomic_store_n(&sh->op, copies ? AGENT_EVICT_COPY : AGENT_EVICT, __ATOMIC_RELEASE);
@@ -582,10 +628,17 @@ static unsigned int settle_batch(struct client *c, bool alive)
 
 	batch = c->own_batch;
 	pthread_mutex_lock(&c->state);
+	/* They hold the gate shared, so this is not long, and no event waits for us meanwhile. */
+	while (batch->takers)
+		pthread_cond_wait(&c->batch_done, &c->state);
 	for (unsigned int i = 0; i < batch->pages; i++) {
 		struct frame *frame = batch->frame[i];
 		uint64_t addr = batch->addr[i];
 
+		if (batch->back[i]) {
+			drop_page(i);
+			continue;
+		}
 		if (alive && sh->result[i] == PAGE_GONE) {
 			if (window_set(&c->win, addr, frame->folio.entry))
 				job_kill(c->job,

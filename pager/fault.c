@@ -48,7 +48,9 @@
 #define WP_AHEAD       (8 * PAGE_SIZE_)
 #define PLACE_FAULTS   64 /* faults looked at to decide who listens */
 #define PARKED_POLL_NS 5000000
-#define FOLLOW_NS      5000000 /* how often to look where the hot thread runs */
+#define HEAT_SOON      1      /* came back soon */
+#define HEAT_MISSED    2      /* ... before it had really left */
+#define FOLLOW_NS      300000 /* how often to look where the hot thread runs */
 
 struct fault {
 	struct client *client;
@@ -68,6 +70,8 @@ struct server {
 	unsigned int id;
 	int cpu;
 	int wake; /* eventfd */
+	int stat; /* of the thread last looked for, or -1 */
+	uint32_t stat_tid;
 	bool started;
 	char *buf;		    /* RA_LIMIT pages */
 	struct server_folio *folio; /* ... and their folios */
@@ -101,20 +105,29 @@ static char zeros[RA_LIMIT * 4096] __attribute__((aligned(4096)));
 
 /* ---- placement ------------------------------------------------------- */
 
-static int thread_cpu(pid_t pid, uint32_t tid)
+/* Where the thread runs, or -1.  Its file stays open: that is half of what a look costs. */
+static int thread_cpu(struct server *sv, pid_t pid, uint32_t tid)
 {
 	char path[64], buf[512], *p;
-	int fd, cpu = -1, field = 2;
+	int cpu = -1, field = 2;
 	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%u/stat", pid, tid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	if (tid != sv->stat_tid || sv->stat < 0) {
+		snprintf(path, sizeof(path), "/proc/%d/task/%u/stat", pid, tid);
+		if (sv->stat >= 0)
+			close(sv->stat);
+		sv->stat = open(path, O_RDONLY | O_CLOEXEC);
+		sv->stat_tid = tid;
+	}
+	if (sv->stat < 0)
 		return -1;
-	n = read(fd, buf, sizeof(buf) - 1);
-	close(fd);
-	if (n <= 0)
+	n = pread(sv->stat, buf, sizeof(buf) - 1, 0);
+	if (n <= 0) {
+		/* Over, and the number may be another's. */
+		close(sv->stat);
+		sv->stat = -1;
 		return -1;
+	}
 	buf[n] = 0;
 	p = strrchr(buf, ')');
 	for (; p && field < 39; field++)
@@ -191,8 +204,9 @@ static void note_thread(struct server *sv, const struct fault *f)
 	now = f->start_ns;
 	if (sv->id == 0 && now > servers.followed_ns + FOLLOW_NS) {
 		servers.followed_ns = now;
-		pin(sv, thread_cpu(client_pid(f->client) ? client_pid(f->client) : (pid_t)f->tid,
-				   f->tid));
+		pin(sv,
+		    thread_cpu(sv, client_pid(f->client) ? client_pid(f->client) : (pid_t)f->tid,
+			       f->tid));
 	}
 }
 
@@ -561,7 +575,9 @@ static void settle(struct server *sv, struct client *c, struct plan *plan, unsig
 		if (c->nr_doubts && i < copied)
 			doubts_settle(c, addr);
 		if (window_get(&c->win, addr).val)
-			window_clear(&c->win, addr, i ? 1 : heat);
+			window_clear(&c->win, addr, i ? 0 : heat);
+		else if (heat)
+			window_set_heat(&c->win, addr, heat);
 	}
 	unbusy(sv, c);
 }
@@ -639,9 +655,9 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 {
 	struct client *c = f->client;
 	uint64_t distance = ~0ULL, addr = f->addr;
-	unsigned int heat = 1, good;
-	struct plan plan = { .where = SWAP_NULL };
-	const void *src;
+	unsigned int heat = 0, good;
+	struct plan plan = { .where = SWAP_NULL, .start = addr, .nr = 1 };
+	const void *src = zeros, *leaving = NULL;
 	int n, copied;
 	bool entry;
 
@@ -651,10 +667,13 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 		__atomic_store_n(&c->beacon, f->tid, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&c->state);
 	if (batch_covers(c, addr, addr + PAGE_SIZE_) && !is_agents(f)) {
-		c->waiting_batch++;
-		pthread_mutex_unlock(&c->state);
-		count_add(&pager.count.fault_wait, 1);
-		return AGAIN;
+		leaving = batch_bytes(c, addr);
+		if (!leaving) {
+			c->waiting_batch++;
+			pthread_mutex_unlock(&c->state);
+			count_add(&pager.count.fault_wait, 1);
+			return AGAIN;
+		}
 	}
 	for (unsigned int i = 0; i < MAX_SERVERS; i++)
 		if (i != sv->id && addr >= c->busy[i].start && addr < c->busy[i].end) {
@@ -663,15 +682,19 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 			count_add(&pager.count.fault_wait, 1);
 			return SERVED;
 		}
-	make_plan(sv, c, addr, &plan);
+	if (!leaving)
+		make_plan(sv, c, addr, &plan);
 	entry = plan.entry[0].val;
 	c->busy[sv->id] = (struct busy){ .start = addr, .end = addr + plan.nr * PAGE_SIZE_ };
 	pthread_mutex_unlock(&c->state);
 
 	if (!entry && plan.nr > 1)
 		plan_untouched(c, &plan);
-	src = zeros;
-	if (entry) {
+	if (leaving) {
+		src = leaving;
+		plan.where = SWAP_FOLIO;
+		heat = HEAT_MISSED;
+	} else if (entry) {
 		distance = swap_refault_distance(pager.space, plan.entry[0]);
 		n = plan_read(sv, &plan);
 		if (n == -EIO) {
@@ -687,9 +710,9 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 		}
 		src = plan.nr == 1 && plan.cached[0] ? plan.cached[0]->data : sv->buf;
 		if (plan.where == SWAP_FOLIO)
-			heat = 3;
+			heat = HEAT_MISSED;
 		else if (distance < budget_limit() / PAGE_SIZE_ / 4)
-			heat = 2;
+			heat = HEAT_SOON;
 	}
 
 	if (!client_gate(c, GATE_TO_COPY)) {
@@ -699,9 +722,14 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 	}
 	pthread_mutex_lock(&c->state);
 	good = still_planned(sv, c, &plan);
+	if (leaving && good &&
+	    (!batch_covers(c, addr, addr + PAGE_SIZE_) || batch_bytes(c, addr) != leaving))
+		good = 0;
 	if (good < plan.nr && entry)
 		plan_trim(sv, &plan, good);
 	plan.nr = good;
+	if (leaving && good)
+		batch_take(c);
 	c->busy[sv->id].copying = true;
 	pthread_mutex_unlock(&c->state);
 	n = plan.nr ? copy_pages(c, addr, src, plan.nr) : -ESTALE;
@@ -712,14 +740,18 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 	if (n == -EEXIST)
 		/* The page is there: what we have for it is of the past. */
 		n = 1, wake_page(c, addr);
-	client_charge(c, copied * (int64_t)PAGE_SIZE_);
+	/* Until its batch ends a page counts as the program's. */
+	if (!leaving)
+		client_charge(c, copied * (int64_t)PAGE_SIZE_);
 	pthread_mutex_lock(&c->state);
+	if (leaving && good)
+		batch_taken(c, addr, n > 0);
 	settle(sv, c, &plan, n > 0 ? n : 0, copied, heat);
 	pthread_mutex_unlock(&c->state);
 	client_ungate(c, GATE_TO_COPY);
 
 	if (n > 0)
-		count_fault(c->job->group, &plan, entry, distance);
+		count_fault(c->job->group, &plan, entry || leaving, distance);
 	if (entry)
 		release(sv, &plan, n > 0 ? n : 0);
 	switch (n) {
@@ -953,6 +985,7 @@ int servers_start(void)
 
 		sv->id = i;
 		sv->cpu = -1;
+		sv->stat = -1;
 		sv->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		sv->buf = mmap(NULL, RA_LIMIT * PAGE_SIZE_, PROT_READ | PROT_WRITE,
 			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -982,6 +1015,8 @@ void servers_stop(void)
 			continue;
 		pthread_join(sv->thread, NULL);
 		close(sv->wake);
+		if (sv->stat >= 0)
+			close(sv->stat);
 		munmap(sv->buf, RA_LIMIT * PAGE_SIZE_);
 		free(sv->folio);
 		free(sv->aside);
