@@ -16,9 +16,6 @@
 struct client;
 struct group;
 
-/* One part in so many of the budget is for frames. */
-#define FRAMES_PART 16
-
 void budget_init(uint64_t limit);
 /* Pages came into, or left, a client of @group since the last sample. */
 void budget_charge(struct group *group, int64_t bytes);
@@ -44,6 +41,9 @@ int reclaim_start(void);
 void reclaim_stop(void);
 /* What is used while a limit holds and nothing is asked for, bytes. */
 uint64_t reclaim_low_mark(uint64_t limit);
+
+/* The most of @ram bytes that may be compressed pages.  No lock needed. */
+uint64_t reclaim_pool_most(uint64_t ram);
 /*
  * Until told otherwise reclaim until no more than @goal bytes are used, if that is
  * below what the limit asks for.  0: no goal.

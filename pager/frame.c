@@ -10,6 +10,11 @@
 #include "group.h"
 #include "window.h"
 
+#define FRAMES_PART 64	  /* one part in so many of a budget, */
+#define SMALL_PART  16	  /* ... of a small one more, */
+#define MIN_FRAMES  256	  /* ... up to so many */
+#define MAX_FRAMES  16384 /* 64 MiB: longer a rest does not tell hot from cold better */
+
 static struct {
 	pthread_mutex_t lock;
 	struct frame *frame;
@@ -57,6 +62,16 @@ fail:
 	nr = errno;
 	close(fd);
 	return -(int)nr;
+}
+
+unsigned int frames_for(uint64_t bytes)
+{
+	uint64_t pages = bytes / PAGE_SIZE_, nr = pages / FRAMES_PART;
+
+	/* A quarter is a batch, which should be worth the wake-ups it takes. */
+	if (nr < MIN_FRAMES)
+		nr = pages / SMALL_PART < MIN_FRAMES ? pages / SMALL_PART : MIN_FRAMES;
+	return nr < MAX_FRAMES ? nr : MAX_FRAMES;
 }
 
 int frames_fd(void)

@@ -46,6 +46,8 @@ void frame_forget(struct frame *frame);
 /* Is this folio a frame's (and not a buffer of a fault server)? */
 bool folio_is_frame(const struct swap_folio *folio);
 
+/* How many a budget, or a group's limit, of @bytes should have. */
+unsigned int frames_for(uint64_t bytes);
 unsigned int frames_free(void);
 /* Those that may be used. */
 unsigned int frames_total(void);

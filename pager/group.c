@@ -304,7 +304,7 @@ static uint64_t pool_limit(const struct group *g)
 
 	if (group_ram(g) < ram)
 		ram = group_ram(g);
-	most = __atomic_load_n(&pager.has_tier, __ATOMIC_RELAXED) ? ram / 2 : ram - ram / 8;
+	most = reclaim_pool_most(ram);
 	return most < limit ? most : limit;
 }
 

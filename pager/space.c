@@ -27,8 +27,6 @@
 #include "state.h"
 #include "tiers.h"
 
-#define MAX_FRAMES 16384 /* 64 MiB: longer a rest does not tell hot from cold better */
-
 struct pager pager;
 
 static struct {
@@ -100,7 +98,7 @@ int space_open(const struct pager_opts *opts)
 		.pool_limit = opts->ram / 2,
 		.shadow_shift = 4,
 	};
-	uint64_t nr_frames = opts->ram / FRAMES_PART / PAGE_SIZE_;
+	unsigned int nr_frames = frames_for(opts->ram);
 	struct rlimit files;
 	int ret;
 
@@ -132,11 +130,9 @@ int space_open(const struct pager_opts *opts)
 		pager_say("swap space: %s", strerror(-PTR_ERR(pager.space)));
 		return -1;
 	}
-	if (nr_frames > MAX_FRAMES)
-		nr_frames = MAX_FRAMES;
 	/* Batches take part of the frames and as much staging; small budgets get small ones. */
 	pager.batch_pages = nr_frames / 4 < BATCH_PAGES ? nr_frames / 4 : BATCH_PAGES;
-	pager.ra_max = pager.batch_pages / 8 < 64 ? pager.batch_pages / 8 : 64;
+	pager.ra_max = nr_frames / 16 < 64 ? nr_frames / 16 : 64;
 	ret = frames_init(nr_frames);
 	if (ret) {
 		pager_say("memory for the swap cache: %s", strerror(-ret));
