@@ -348,22 +348,37 @@ int program_resolve(const char *name, char *path, size_t len, char *text, size_t
 	return ret;
 }
 
-int agent_path(char *buf, size_t len)
+int own_path(const char *built, const char *installed, char *path)
 {
-	char built[PATH_MAX], found[PATH_MAX], *slash;
-	ssize_t n;
+	const char *const places[] = { built, installed };
+	char own[PATH_MAX], place[PATH_MAX], *slash;
+	ssize_t n = readlink("/proc/self/exe", own, sizeof(own) - 1);
+	unsigned int i;
 
-	n = readlink("/proc/self/exe", built, sizeof(built) - 1);
-	built[n > 0 ? n : 0] = '\0';
-	slash = strrchr(built, '/');
+	own[n > 0 ? n : 0] = '\0';
+	slash = strrchr(own, '/');
 	if (!slash)
 		return -ENOENT; /* no /proc, and then no vswap either */
 	*slash = '\0';
-	if ((size_t)snprintf(found, sizeof(found), "%s/%s", built, AGENT_BUILT) >= sizeof(found))
-		return -ENAMETOOLONG;
-	if ((!realpath(found, built) && !realpath(VSWAP_AGENT_PATH, built)) || access(built, R_OK))
-		return -ENOENT;
-	if (strpbrk(built, " :"))
+	for (i = 0; i < 2; i++) {
+		n = *places[i] == '/' ? snprintf(place, sizeof(place), "%s", places[i]) :
+					snprintf(place, sizeof(place), "%s/%s", own, places[i]);
+		if ((size_t)n >= sizeof(place))
+			return -ENAMETOOLONG;
+		if (realpath(place, path))
+			return access(path, R_OK) ? -ENOENT : 0;
+	}
+	return -ENOENT;
+}
+
+int agent_path(char *buf, size_t len)
+{
+	char path[PATH_MAX];
+	int err = own_path(AGENT_BUILT, VSWAP_AGENT_PATH, path);
+
+	if (err)
+		return err;
+	if (strpbrk(path, " :"))
 		return -EINVAL;
-	return (size_t)snprintf(buf, len, "%s", built) >= len ? -ENAMETOOLONG : 0;
+	return (size_t)snprintf(buf, len, "%s", path) >= len ? -ENAMETOOLONG : 0;
 }

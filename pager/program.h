@@ -25,10 +25,15 @@
 int program_resolve(const char *name, char *path, size_t len, char *why, size_t whylen);
 
 /*
- * Where the agent library is: next to this executable in a build tree, else
- * where it was installed; never from the environment.  Returns 0, -ENOENT,
- * -EINVAL when the path has a blank or a colon (LD_PRELOAD cannot hold those),
- * -ENAMETOOLONG.
+ * Where a file of ours is: at @built in a build tree, else @installed, both as
+ * seen from this executable's directory; never from the environment.  @path has
+ * room for PATH_MAX.  Returns 0, -ENOENT, -ENAMETOOLONG.
+ */
+int own_path(const char *built, const char *installed, char *path);
+
+/*
+ * Where the agent library is.  Returns as own_path() does, or -EINVAL when the
+ * path has a blank or a colon (LD_PRELOAD cannot hold those).
  */
 int agent_path(char *buf, size_t len);
 
