@@ -42,12 +42,13 @@ int cli_reclaim(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_serve(int argc, char **argv);
 int cli_group(int argc, char **argv);
+int cli_bench(int argc, char **argv);
 
 /* What --help prints. */
 extern const char cli_run_help[], cli_ls_help[], cli_stat_help[], cli_tier_help[];
 extern const char cli_top_help[], cli_map_help[], cli_set_help[], cli_reclaim_help[],
 	cli_migrate_help[], cli_doctor_help[];
-extern const char cli_serve_help[], cli_group_help[];
+extern const char cli_serve_help[], cli_group_help[], cli_bench_help[];
 
 struct pager_opts;
 

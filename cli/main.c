@@ -30,6 +30,7 @@ static const struct command {
 	{ "migrate", cli_migrate, cli_migrate_help },
 	{ "reclaim", cli_reclaim, cli_reclaim_help },
 	{ "doctor", cli_doctor, cli_doctor_help },
+	{ "bench", cli_bench, cli_bench_help },
 };
 
 /* Longer words are no misspelt commands. */
@@ -55,6 +56,7 @@ static const char help[] =
 	"  migrate  move what is swapped out from one store to another\n"
 	"  reclaim  put memory of a running space elsewhere now\n"
 	"  doctor   say whether this machine can run vswap, and what to do if not\n"
+	"  bench    measure programs under vswap, beside what the kernel has\n"
 	"\n"
 	"  vswap COMMAND --help   describes a command\n"
 	"  vswap --version        prints the version\n"

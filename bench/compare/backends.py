@@ -21,12 +21,13 @@ class Backend:
     """No limit at all."""
     name = "none"
     title = "no limit"
+    equals = ()         # names of those whose memory it gets, the least of them
 
     def begin(self, limit, before):
         """before: the runs of this round so far, by name of the backend."""
 
-    def job(self, argv, env=None):
-        return Job(argv, env)
+    def job(self, argv, env):
+        return Job(argv, {**os.environ, **env})
 
     def finish(self, usage):
         """What is to be known of a run that went well, by what the system told of it."""
@@ -58,8 +59,8 @@ class Kernel(Backend):
         self.swap.on()
         self.group.begin(limit)
 
-    def job(self, argv, env=None):
-        return Job(argv, env, enter=self.group.enter, sample=self.sample)
+    def job(self, argv, env):
+        return Job(argv, {**os.environ, **env}, enter=self.group.enter, sample=self.sample)
 
     def sample(self, _):
         pages, store = self.swap.store()
@@ -105,17 +106,9 @@ def ask_stat(pid):
     return None
 
 
-class Vswap(Backend):
-    def __init__(self, name, title, vswap, directory, options, equals):
-        """equals: names of the kernel's backends whose memory it gets, the least of them."""
-        self.name, self.title = name, title
-        self.vswap, self.options, self.equals = vswap, options, equals
-        self.directory = directory
-        self.stats = os.path.join(directory, f"{PREFIX}{os.getpid()}-stats")
-        self.wrapper = []
-        self.ram = 0
-        self.ticks = 0
-        self.best = (0, 0)
+class Ours(Backend):
+    """It gets the memory that the kernel's had in the same round."""
+    ram = 0
 
     def begin(self, limit, before):
         # Where the kernel's is not there: about what zram takes of data that compresses 2:1.
@@ -123,6 +116,23 @@ class Vswap(Backend):
         sums = [before[name]["memory_bytes"] for name in self.equals
                 if before.get(name, {}).get("memory_bytes")]
         self.ram = min(sums, default=alone)
+
+    def memory(self):
+        return self.ram
+
+
+class Vswap(Ours):
+    def __init__(self, name, title, vswap, directory, options, equals):
+        self.name, self.title = name, title
+        self.vswap, self.options, self.equals = vswap, options, equals
+        self.directory = directory
+        self.stats = os.path.join(directory, f"{PREFIX}{os.getpid()}-stats")
+        self.wrapper = []
+        self.ticks = 0
+        self.best = (0, 0)
+
+    def begin(self, limit, before):
+        super().begin(limit, before)
         self.ticks = 0
         self.best = (0, 0)
 
@@ -130,12 +140,9 @@ class Vswap(Backend):
         return [*self.wrapper, self.vswap, "run", "--ram", str(self.ram), "--stats", self.stats,
                 *self.options, "--", *argv]
 
-    def memory(self):
-        return self.ram
-
-    def job(self, argv, env=None):
-        env = dict(env or os.environ, TMPDIR=self.directory)
-        return Job(self.command(argv), env, sample=self.sample)
+    def job(self, argv, env):
+        return Job(self.command(argv), {**os.environ, "TMPDIR": self.directory, **env},
+                   sample=self.sample)
 
     def sample(self, pid):
         # Less often than others are looked at: it takes a little of its time.
@@ -179,7 +186,7 @@ def kernels(undo, directory, size):
             raise Missing(f"there is swap already, {' '.join(swap.swaps())} (swapoff -a first)")
         group = Cgroup(undo)
         swap.zswap_off(undo)
-    except Missing as e:
+    except (Missing, OSError) as e:
         return [], {name: str(e) for name in titles}
     file = None
 

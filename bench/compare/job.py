@@ -27,7 +27,7 @@ def spent(pid):
 class Job:
     """It is in a session of its own, so that it ends with us, not before."""
 
-    def __init__(self, argv, env=None, enter=None, sample=None, timeout=120):
+    def __init__(self, argv, env, enter=None, sample=None, timeout=120):
         self.argv = argv
         self.gone = threading.Event()
         self.late = False

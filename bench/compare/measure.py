@@ -11,6 +11,7 @@ import statistics
 import subprocess
 
 from compare.job import Failed
+from compare.machine import Missing
 from compare.swap import ZRAM
 from compare.workloads import PARTS
 
@@ -27,7 +28,7 @@ def once(work, backend, limit, before):
             raise Failed("it did not say how fast it was")
         run["rows"] = rows
         run.update(backend.finish(run))
-    except Failed as e:
+    except (Failed, Missing, OSError) as e:
         # If the program ended, what asked it has only seen that it did.
         why = backend.why() or (job.ended() if job else None) or str(e)
         run = {"failed": why, "memory_bytes": backend.memory()}
@@ -64,8 +65,19 @@ def choose_limit(work, backends, parts):
     return tried
 
 
+def among(work, backends):
+    """Those of the backends it is run under."""
+    return [b for b in backends if work.only is None or b.name in work.only]
+
+
+def cost(work, backends, rounds):
+    """Seconds that compare() is reckoned to take."""
+    return work.once_s + work.run_s * len(among(work, backends)) * min(rounds, work.rounds)
+
+
 def compare(work, backends, rounds, say):
-    backends = [b for b in backends if work.only is None or b.name in work.only]
+    backends = among(work, backends)
+    rounds = min(rounds, work.rounds)
     tried = []
     if work.limit is None:
         say(f"{work.title}: what it takes")

@@ -9,6 +9,7 @@ from compare import measure
 MIB = 1 << 20
 HEAD = ("", "memory", "speed", "slowdown", "p50", "p99", "p99.9", "wall", "CPU program",
         "CPU vswap", "faults", "peak", "above", "ratio", "free")
+NARROW = HEAD[:6]       # a terminal has room for
 
 INTRO = """\
 # Performance
@@ -17,9 +18,9 @@ Written by `{command}`; nothing here is by hand. All figures, of every run: `{js
 
 {machine}
 
-Every workload ran {rounds} under each of what the machine has, in turns: run by run, not one after all of
-the other. Figures are medians, with the least and the most in brackets. A ratio is the median of the
-ratios of each round.
+Every workload ran some rounds, each under all of what the machine has in turns: run by run, not one after
+all of the other. Figures are medians, with the least and the most in brackets. A ratio is the median of the
+ratios of each round. One round says little.
 
 *Equal memory*: the kernel has a limit of a memory cgroup, and on top what zram or zswap took at their
 peak, for which the group is not charged (of zswap under cgroup v2 it is). vswap has `--ram` of that sum as it
@@ -54,7 +55,15 @@ def field(path, name):
         return ""
 
 
-def machine(top, directory):
+def version(tree, vswap):
+    """Of our source tree, else of the command."""
+    if tree:
+        return "this tree: " + first_line("git", "-C", tree, "-c", f"safe.directory={tree}",
+                                          "describe", "--always", "--dirty")
+    return first_line(vswap, "--version")
+
+
+def machine(tree, vswap, directory):
     """What the figures are of."""
     uname = os.uname()
     return {
@@ -69,8 +78,7 @@ def machine(top, directory):
         "programs": [line for line in (first_line("sort", "--version"),
                                        first_line("python3", "--version"),
                                        first_line("redis-server", "--version")) if line],
-        "version": first_line("git", "-C", top, "-c", f"safe.directory={top}", "describe",
-                              "--always", "--dirty"),
+        "version": version(tree, vswap),
     }
 
 
@@ -167,11 +175,11 @@ def line(found, result, row, backend):
                     cell("pool_ratio", digits), cell("free_ns", duration)]
 
 
-def table(found, result, row):
+def table(found, result, row, head=HEAD):
     """Head and lines, without columns nobody has a figure in."""
     names = [b for b in found["backends"] if any(b in runs for runs in result["rounds"])]
     lines = [line(found, result, row, backend) for backend in names]
-    keep = [i for i in range(len(HEAD)) if i == 0 or any(cells[i] for cells in lines)]
+    keep = [i for i in range(len(head)) if i == 0 or any(cells[i] for cells in lines)]
     return [[HEAD[i] for i in keep]] + [[cells[i] for i in keep] for cells in lines]
 
 
@@ -202,8 +210,9 @@ def markdown(lines):
 
 
 def limit(result):
-    """The kernel's, and what was tried before."""
-    text = f"limit {mib(result['limit_bytes'])}"
+    """The kernel's, what was tried before, and how often it ran then."""
+    rounds = len(result["rounds"])
+    text = f"{rounds} round{'s' if rounds > 1 else ''}; limit {mib(result['limit_bytes'])}"
     for t in result["tried"]:
         text += f"; at {mib(t['limit_bytes'])} under {t['backend']}: {t['failed']}"
     return text
@@ -214,7 +223,7 @@ def block(found, result):
     text = []
     for row in measure.rows_of(result) or [result["title"]]:
         text.append(f"\n== {row} ({result['unit']}), {limit(result)}")
-        text.append(plain(table(found, result, row)))
+        text.append(plain(table(found, result, row, NARROW)))
         for ours, theirs, numbers in against(found, result, row):
             text.append(f"   {ours}: {around(numbers, digits)} times the speed of {theirs}")
     return "\n".join(text)
@@ -249,16 +258,17 @@ def machine_text(about):
     return (f"{about['processors']} {virtual}processors {about['processor']}, "
             f"{about['memory_bytes'] / (1 << 30):.0f} GiB, {about['kernel']}, huge pages: "
             f"{about['huge_pages']}; disk {about['disk']}, {about['file_system']}. "
-            f"{'; '.join(about['programs'])}. This tree: {about['version']}.")
+            f"{'; '.join(about['programs'])}; {about['version']}.")
 
 
-def ratio_lines(found):
+def ratio_lines(found, form):
+    """Ours beside theirs; form makes a cell of ratios."""
     lines = [["", *(f"{found['backends'][o]}" for o in found["equals"])]]
     for result in found["results"]:
         for row in measure.rows_of(result):
             pairs = {ours: (theirs, n) for ours, theirs, n in against(found, result, row)}
             if pairs:
-                lines.append([row] + [around(pairs[t][1], digits) if t in pairs else "" for t in
+                lines.append([row] + [form(pairs[t][1]) if t in pairs else "" for t in
                                       (found["backends"][o] for o in found["equals"])])
     beside = [""]
     for theirs in found["equals"].values():
@@ -281,12 +291,20 @@ KINDS = (("pattern", "Patterns", "Each on 256 MiB, half of which the limit has r
          ("fits", "Memory enough", "Twice of what is touched."))
 
 
-def document(found, drawn):
-    rounds = f"{found['rounds']} times" if found["rounds"] > 1 else "once, which says little,"
+def summary(found):
+    """For the terminal, at the end."""
+    lines = ratio_lines(found, lambda numbers: digits(measure.spread(numbers)[0]))
+    text = [f"left out: {name}: {why}" for name, why in found["skipped"].items()]
+    if len(lines) > 2:
+        text.append(f"\n== times the speed of, with the same memory\n{plain(lines)}")
+    return "\n".join(text)
+
+
+def document(found, drawn, json, pictures):
+    """The report, which names the file of all figures and the directory of the pictures."""
     command = shlex.join(found["command"])
     text = ["<!-- SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause -->",
-            INTRO.format(command=command, json="build/compare.json", rounds=rounds,
-                         machine=machine_text(found["machine"]))]
+            INTRO.format(command=command, json=json, machine=machine_text(found["machine"]))]
     if found["missing"]:
         text.append("Left out, for the machine does not have it, or not for us (without zram or zswap "
                     "to equal,\nvswap's pool got 1.6 times the limit):\n")
@@ -296,12 +314,13 @@ def document(found, drawn):
         text.append("Not run:\n")
         text += [f"- {name}: {why}" for name, why in found["skipped"].items()]
         text.append("")
-    text += ["## Targets\n", markdown(target_lines(found["targets"])),
-             f"\n{tally(found['targets'])}.\n",
-             "## Beside the kernel: speed, in turns and at equal memory\n",
-             markdown(ratio_lines(found)), ""]
+    if "targets" in found:
+        text += ["## Targets\n", markdown(target_lines(found["targets"])),
+                 f"\n{tally(found['targets'])}.\n"]
+    text += ["## Beside the kernel: speed, in turns and at equal memory\n",
+             markdown(ratio_lines(found, lambda numbers: around(numbers, digits))), ""]
     for title, name in drawn:
-        text.append(f"![{title}](performance/{name})\n")
+        text.append(f"![{title}]({pictures}/{name})\n")
     text += ["## All of it\n",
              COLUMNS.format(speed="pages, requests or runs a second, as it says")]
     for kind, title, about in KINDS:

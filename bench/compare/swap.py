@@ -60,6 +60,9 @@ class Zram(Swap):
             raise Missing(f"the kernel's zram has no {algorithm}") from None
         write(f"{self.sys}/disksize", size)
         tool("mkswap", self.path)
+        # Not everybody who may make one may swap to it.
+        self.on()
+        self.off()
 
     def remove(self):
         self.off()

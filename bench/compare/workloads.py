@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -47,13 +48,22 @@ def told_by(job):
         return None
 
 
+def need(*tools):
+    for name in tools:
+        if not shutil.which(name):
+            raise Failed(f"there is no {name} (install it)")
+
+
 class Workload:
     kind = "pattern"
     weighed = True      # run once more for its peak memory
     only = None         # names of backends, if not all
-    env = None
+    env = {}            # more of it
     limit = None        # bytes; None: the first of PARTS of what it takes that zram can do
     unit = "pages/s"
+    rounds = 1000       # no more than these
+    run_s = 1.6         # what a run is reckoned to take, on average over all backends
+    once_s = 3.5        # and what is done once
 
     def prepare(self, undo):
         """Before its first run."""
@@ -86,6 +96,7 @@ class Fits(Touch):
     kind = "fits"
     weighed = False
     only = ("none", "vswap-both")
+    run_s, once_s = 10.0, 0.0
 
     def __init__(self, touch):
         super().__init__(touch, "fits", "program fits", "uniform", 12000000, seconds="0")
@@ -97,15 +108,33 @@ class Program(Workload):
     unit = "runs/s"
 
 
-class Sort(Program):
-    """GNU sort of text, all of it in memory; what comes out is compared."""
+class Result(Program):
+    """One that makes something, which must be the same each time."""
+    digest = None
+
+    def made(self, job, digest):
+        """The row of a run that has said all, if it ended well."""
+        # Before wait(), which tells how it failed: that it was not right shall not hide that.
+        status = os.waitid(os.P_PID, job.proc.pid, os.WEXITED | os.WNOWAIT).si_status
+        seconds = time.monotonic() - job.began
+        if job.late or status:
+            return []
+        digest = digest()
+        if self.digest and self.digest != digest:
+            raise Failed("the result is WRONG")
+        self.digest = digest
+        return [{"name": self.title, "speed": 1 / seconds}]
+
+
+class Sort(Result):
+    """GNU sort of text, all of it in memory."""
     name = title = "sort"
+    env = {"LC_ALL": "C"}
+    run_s, once_s = 0.8, 7.0
 
     def __init__(self, directory):
         self.text = os.path.join(directory, f"{PREFIX}{os.getpid()}-text")
         self.argv = ["sort", "-S", "1G", "-T", directory, self.text]
-        self.env = dict(os.environ, LC_ALL="C")
-        self.digest = None
 
     def prepare(self, undo):
         rng, size = random.Random(1), 0
@@ -122,17 +151,12 @@ class Sort(Program):
         digest = hashlib.sha256()
         while data := job.proc.stdout.read(MIB):
             digest.update(data)
-        seconds = time.monotonic() - job.began
-        if job.late or os.waitid(os.P_PID, job.proc.pid, os.WEXITED | os.WNOWAIT).si_status:
-            return []       # how it failed is told by wait()
-        if self.digest and self.digest != digest.digest():
-            raise Failed("sorted WRONG")
-        self.digest = digest.digest()
-        return [{"name": self.title, "speed": 1 / seconds}]
+        return self.made(job, digest.digest)
 
 
 class Python(Program):
     name = title = "python3"
+    run_s, once_s = 3.2, 15.0
     argv = [sys.executable, "-B", os.path.join(HERE, "pydict.py"), *map(str, DICT)]
 
     def read(self, job):
@@ -147,6 +171,7 @@ class Redis(Program):
     """A server that is loaded, then asked by redis-benchmark; only the server is limited."""
     name = title = "redis"
     unit = "requests/s"
+    run_s, once_s = 2.3, 10.0
 
     def __init__(self, directory):
         self.socket = os.path.join(directory, f"{PREFIX}{os.getpid()}-redis")
@@ -154,6 +179,7 @@ class Redis(Program):
                      directory, "--save", "", "--appendonly", "no", "--daemonize", "no"]
 
     def prepare(self, undo):
+        need("redis-server", "redis-benchmark", "redis-cli")
         undo.callback(self.start)
 
     def start(self):
@@ -200,6 +226,12 @@ class Redis(Program):
         return rows
 
 
+def fewer(kind, work):
+    """One that no target is about."""
+    work.kind, work.rounds, work.weighed, work.once_s = kind, 3, False, 0.0
+    return work
+
+
 def all_of(touch, directory):
     """In the order they are run in: what the targets need first."""
     work = [Fits(touch)]
@@ -207,17 +239,14 @@ def all_of(touch, directory):
     title, ops = PATTERNS["uniform"]
     work.append(Touch(touch, "2thr", "two threads, uniform", "uniform", 2 * ops, threads=2))
     work += [Sort(directory), Python(), Redis(directory)]
-    sweep = Touch(touch, "sweep", "sweep once and free", "fill", 1)
-    sweep.kind = "sweep"
-    work.append(sweep)
+    work.append(fewer("sweep", Touch(touch, "sweep", "sweep once and free", "fill", 1)))
     for percent in RESIDENCY:
         if percent != 50:
-            work.append(Touch(touch, f"uniform-{percent}", f"{title}, {percent} % resident",
-                              "uniform", ops, residency=percent))
-            work[-1].kind = "residency"
+            work.append(fewer("residency", Touch(
+                touch, f"uniform-{percent}", f"{title}, {percent} % resident", "uniform", ops,
+                residency=percent)))
     for data in DATA:
         if data != "2:1":
-            work.append(Touch(touch, f"uniform-{data}", f"{title}, {data} data", "uniform", ops,
-                              data=data))
-            work[-1].kind = "data"
+            work.append(fewer("data", Touch(touch, f"uniform-{data}", f"{title}, {data} data",
+                                            "uniform", ops, data=data)))
     return work

@@ -335,7 +335,8 @@ def doctor(t):
 def help_text(t):
     for args in (["--help"], ["run", "--help"], ["stat", "--help"], ["doctor", "--help"],
                  ["ls", "--help"], ["top", "--help"], ["map", "--help"], ["tier", "--help"],
-                 ["set", "--help"], ["reclaim", "--help"], ["migrate", "--help"]):
+                 ["set", "--help"], ["reclaim", "--help"], ["migrate", "--help"],
+                 ["bench", "--help"], ["help", "bench"]):
         run = t.run([t.vswap, *args])
         t.check(run.status == 0 and b"sage" in run.out and not run.err, "no help", run)
     for option in ("--ram", "--tier", "--no-tier", "--compressor", "--stats", "--verbose"):

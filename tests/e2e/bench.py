@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""vswap bench: it measures, says what it cannot, and leaves the machine as it found it."""
+import glob
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+
+from command import one_line, refused
+from harness import Skipped, case, wait_until
+
+OURS = ("vswap-pool", "vswap-both", "vswap-both-file", "vswap-disk")
+KERNELS = ("zram-lzo", "zram-lz4", "file", "zswap")
+
+
+def need_alone():
+    with socket.socket(socket.AF_UNIX) as name:
+        try:
+            name.bind("\0vswap-bench")
+        except OSError:
+            raise Skipped("another vswap bench is running") from None
+
+
+def bench(t, *options, only="^sweep$", vswap=None):
+    """The smallest of its workloads, once, with its files in a directory of the test's."""
+    need_alone()
+    return [vswap or t.vswap, "bench", "--only", only, "--rounds", "1", "--dir", t.tmp,
+            "--output", t.path("out"), *options]
+
+
+def figures(t, run):
+    """What it found, after a look at what it printed."""
+    t.check(run.status == 0, "bench failed", run)
+    t.check(b"the machine is as it was found" in run.err, "it does not say that all is put back",
+            run)
+    t.check(os.path.getsize(t.path("out/report.md")) > 1000, "no report", run)
+    with open(t.path("out/compare.json")) as f:
+        return json.load(f)
+
+
+def check_sweep(t, run, backends):
+    """Each of the backends, and all of vswap's, ran the sweep well."""
+    found = figures(t, run)
+    t.check([r["name"] for r in found["results"]] == ["sweep"], f"skipped {found['skipped']}", run)
+    runs = found["results"][0]["rounds"]
+    t.check(len(runs) == 1, "not one round", run)
+    for name in (*backends, *OURS):
+        told = runs[0].get(name, {})
+        t.check("failed" not in told, f"{name} failed: {told}", run)
+        t.check(told and told["rows"][0]["speed"] > 0, f"no speed under {name}", run)
+    return found
+
+
+def swaps():
+    with open("/proc/swaps") as f:
+        return [line.split()[0] for line in f.readlines()[1:]]
+
+
+def cgroups():
+    return glob.glob("/sys/fs/cgroup/memory/vswap-*") + glob.glob("/sys/fs/cgroup/vswap-*")
+
+
+def state():
+    """All that bench may change."""
+    found = {"swaps": swaps(), "cgroups": cgroups(),
+             "zram": os.path.exists("/sys/class/zram-control")}
+    for path in glob.glob("/sys/module/zswap/parameters/*") + glob.glob("/sys/block/zram*"):
+        found[path] = None
+        if os.path.isfile(path):
+            with open(path) as f:
+                found[path] = f.read()
+    return found
+
+
+@case("bench/run", timeout=120)
+def run_all(t):
+    """Beside the kernel where that is allowed, and it is as before then."""
+    t.need_userfaultfd()
+    before = state()
+    run = t.run(bench(t))
+    found = check_sweep(t, run, ["none"])
+    missing = [name for name in KERNELS if name not in found["backends"]]
+    t.check(all(found["missing"].get(name) for name in missing), "not said what is missing", run)
+    t.check(all(name.encode() + b" is left out: " in run.out for name in missing),
+            "what is missing is not printed", run)
+    t.check(state() == before, f"was {before}, is {state()}", run)
+    left = set(os.listdir(t.tmp)) - {"out"}
+    t.check(not [name for name in left if name.startswith("vswap-")], f"left {left}", run)
+
+
+@case("bench/no-rights", timeout=120)
+def no_rights(t):
+    """Where nothing may be swapped to, vswap is measured alone, and that is said."""
+    t.need_userfaultfd()
+    t.need_root()
+    run = t.run(["setpriv", "--bounding-set=-sys_admin", "--", *bench(t)])
+    found = check_sweep(t, run, ["none"])
+    t.check(not set(KERNELS) & set(found["backends"]), "the kernel's without the right", run)
+    t.check(set(KERNELS) <= set(found["missing"]), f"missing is {found['missing']}", run)
+
+
+@case("bench/installed", timeout=120)
+def installed(t):
+    """An installed tree runs from where it was put."""
+    t.need_userfaultfd()
+    build = os.path.dirname(os.path.dirname(t.vswap))
+    run = t.run(["meson", "install", "-C", build, "--no-rebuild", "--destdir", t.path("root")])
+    t.check(run.status == 0, "cannot be installed", run)
+    at = glob.glob(t.path("root/**/bin/vswap"), recursive=True)
+    t.check(len(at) == 1, f"vswap is at {at}", run)
+    libexec = os.path.join(os.path.dirname(os.path.dirname(at[0])), "libexec/vswap")
+    run = t.run(bench(t, vswap=at[0]))
+    check_sweep(t, run, ["none"])
+    t.check(not glob.glob(f"{libexec}/**/__pycache__", recursive=True), "it writes there", run)
+    shutil.rmtree(libexec)
+    refused(t, 125, bench(t, vswap=at[0]), "bench", "install")
+
+
+@case("bench/interrupted", timeout=120)
+def interrupted(t):
+    """Ctrl-C and its like while the kernel swaps: all is put back."""
+    t.need_userfaultfd()
+    t.need_root()
+    if swaps():
+        raise Skipped("there is swap already")
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        before = state()
+        live = t.spawn(bench(t, only="^uniform$"))
+        # Both are there in a run alone.
+        if not wait_until(lambda: swaps() and cgroups(), 20):
+            live.finish()
+            raise Skipped("the kernel has no swap or no memory cgroups for it")
+        time.sleep(0.3)
+        os.kill(live.pid, sig)
+        run = live.finish()
+        t.check(run.status == 128 + sig, f"status {run.status}", run)
+        t.check(b"the machine is as it was found" in run.err, "not put back, it says", run)
+        t.check(state() == before, f"was {before}, is {state()}", run)
+        left = [name for name in os.listdir(t.tmp) if name.startswith(("vswap-", "out"))]
+        t.check(not left, f"left {left}", run)
+
+
+@case("bench/options")
+def options(t):
+    """Bad options, and a machine without Python, are told in a line."""
+    t.need_userfaultfd()
+    need_alone()
+    out = t.path("out")
+    for args, *words in (
+            (["--unknown"], "--unknown"),
+            (["--ful"], "--ful"),
+            (["surplus"], "surplus"),
+            (["--rounds"], "rounds"),
+            (["--rounds", "0"], "rounds"),
+            (["--rounds", "many"], "many"),
+            (["--minutes", "soon"], "soon"),
+            (["--minutes", "0"], "minutes"),
+            (["--only", "("], "only"),
+            (["--only", "no-such-workload"], "no-such-workload", "--list"),
+            (["--dir", "/nowhere"], "/nowhere"),
+            (["--output", "/proc/out"], "/proc/out"),
+            (["--output", t.vswap], t.vswap)):
+        refused(t, 125, [t.vswap, "bench", "--output", out, *args], "bench: ", *words)
+    t.check(not os.path.exists(out), "a directory for nothing")
+    refused(t, 125, [t.vswap, "bench"], "python3", "install", env={"PATH": "/nowhere"})
+    with socket.socket(socket.AF_UNIX) as name:
+        name.bind("\0vswap-bench")
+        refused(t, 125, [t.vswap, "bench", "--output", out], "another", "wait")
+    run = t.run([t.vswap, "bench", "--list"])
+    t.check(run.status == 0 and {b"seq", b"sweep", b"sort"} <= set(run.out.split()),
+            "no list", run)
+
+
+@case("bench/out-of-time")
+def out_of_time(t):
+    """What does not fit is left out and named."""
+    t.need_userfaultfd()
+    run = t.run(bench(t, "--minutes", "0.001"))
+    found = figures(t, run)
+    t.check(list(found["skipped"]) == ["sweep"] and not found["results"], "it ran", run)
+    t.check(b"sweep: out of time" in run.out, "not said", run)
