@@ -27,7 +27,7 @@ def spent(pid):
 class Job:
     """It is in a session of its own, so that it ends with us, not before."""
 
-    def __init__(self, argv, env, enter=None, sample=None, timeout=120):
+    def __init__(self, argv, env, enter=None, sample=None):
         self.argv = argv
         self.gone = threading.Event()
         self.late = False
@@ -42,7 +42,11 @@ class Job:
             self.threads.append(threading.Thread(target=self.watch, args=(sample,), daemon=True))
         for thread in self.threads:
             thread.start()
-        self.timer = threading.Timer(timeout, self.give_up)
+        self.timer = None
+
+    def limit(self, seconds):
+        """It may not take more."""
+        self.timer = threading.Timer(seconds, self.give_up)
         self.timer.daemon = True
         self.timer.start()
 
@@ -96,7 +100,8 @@ class Job:
             self.signal(signal.SIGKILL)
             self.proc.wait()
         self.gone.set()
-        self.timer.cancel()
+        if self.timer:
+            self.timer.cancel()
         for thread in self.threads:
             thread.join()
         if not self.proc.stdout.closed:

@@ -13,15 +13,15 @@ import subprocess
 from compare.job import Failed
 from compare.machine import Missing
 from compare.swap import ZRAM
-from compare.workloads import PARTS
 
 
-def once(work, backend, limit, before):
+def once(work, backend, limit, before, seconds=120):
     job, run, output = None, {}, b""
     work.start()
     try:
         backend.begin(limit, before)
         job = backend.job(work.argv, work.env)
+        job.limit(seconds)
         rows = work.read(job)
         run = job.wait()
         if not rows:
@@ -41,21 +41,22 @@ def once(work, backend, limit, before):
     return run
 
 
-def choose_limit(work, backends, parts):
-    """A part of what the program takes alone: the first at which zram does not kill it.
+def choose_limit(work, backends):
+    """A part of what the program takes alone: the first at which it ends under zram.
 
-    The kernel kills some programs that swap much with most of the swap still free, and
-    then there is nothing to compare with.  Returns what was tried in vain.
+    The kernel kills some programs that swap much with most of the swap still free, or they
+    do hardly anything else, and then there is nothing to compare with.  Returns what was
+    tried in vain.
     """
     alone = once(work, backends[0], 0, {})
     if "failed" in alone:
         raise Failed(f"without a limit: {alone['failed']}")
     tried = []
-    for part in parts:
+    for part in work.parts:
         work.limit = int(alone["max_rss_bytes"] * part) >> 20 << 20
         # Twice, for it does not do so each time.
         for backend in 2 * [b for b in backends if b.name in ZRAM]:
-            run = once(work, backend, work.limit, {})
+            run = once(work, backend, work.limit, {}, max(10, 5 * alone["wall_s"]))
             if "failed" in run:
                 tried.append({"limit_bytes": work.limit, "backend": backend.title,
                               "failed": run["failed"]})
@@ -81,7 +82,7 @@ def compare(work, backends, rounds, say):
     tried = []
     if work.limit is None:
         say(f"{work.title}: what it takes")
-        tried = choose_limit(work, backends, PARTS)
+        tried = choose_limit(work, backends)
     result = {"name": work.name, "title": work.title, "kind": work.kind, "unit": work.unit,
               "limit_bytes": work.limit, "tried": tried, "rounds": []}
     for number in range(rounds):

@@ -77,7 +77,8 @@ def machine(tree, vswap, directory):
         "disk": disk(directory),
         "programs": [line for line in (first_line("sort", "--version"),
                                        first_line("python3", "--version"),
-                                       first_line("redis-server", "--version")) if line],
+                                       first_line("redis-server", "--version"),
+                                       first_line("gcc", "--version")) if line],
         "version": version(tree, vswap),
     }
 
@@ -283,8 +284,8 @@ KINDS = (("pattern", "Patterns", "Each on 256 MiB, half of which the limit has r
          ("sweep", "Written once and freed", "The region is written from one end to the other, "
           "then unmapped."),
          ("program", "Programs", "The limit is the first of a half, 2/3, 3/4 and 7/8 of what each "
-          "takes without one at which the kernel does not kill it under zram. Of redis only the "
-          "server is limited."),
+          "takes without one at which it ends well under zram. Of redis only the server is "
+          "limited; of the compilers two run at once, in 3/4, 7/8 or all of what one takes."),
          ("residency", "With more and less memory", "The same pattern with a limit of other parts "
           "of what is touched."),
          ("data", "Data that compresses differently", "The same pattern, half of it resident."),

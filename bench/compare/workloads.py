@@ -5,6 +5,7 @@ Each has argv, read(job), which sees the program through and returns what it tol
 of rows with their name, speed (a second, more is better), and latencies if it has them;
 and limit, the kernel's, in bytes.  Of a program that is a part of what it takes alone.
 """
+import glob
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from compare.job import Failed
+from compare.job import Failed, Job
 from compare.machine import PREFIX, uninterrupted
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -33,10 +34,12 @@ PATTERNS = {            # pattern: title, pages touched
     "phase": ("phase change", 400000),
 }
 RESIDENCY = (100, 75, 50, 25, 12.5)     # % of the region the kernel's limit is; 50 for patterns
-PARTS = (1 / 2, 2 / 3, 3 / 4, 7 / 8)
 SORT_BYTES = 32 * MIB
 DICT = (300000, 60000)                  # entries, lookups
 REDIS = (60000, 30000)                  # keys of 1000 bytes, requests
+SOURCES = "/usr/src/binutils/binutils-*.tar.xz"
+# Of its files some of the largest: the compiler takes 80 to 100 MB and 1 to 2 s for each.
+OBJECTS = ("i386-dis.o", "aarch64-dis-2.o", "arm-dis.o", "m32c-opc.o")
 
 
 def told_by(job):
@@ -59,7 +62,8 @@ class Workload:
     weighed = True      # run once more for its peak memory
     only = None         # names of backends, if not all
     env = {}            # more of it
-    limit = None        # bytes; None: the first of PARTS of what it takes that zram can do
+    limit = None        # bytes; None: the first of parts of what it takes that zram can do
+    parts = (1 / 2, 2 / 3, 3 / 4, 7 / 8)
     unit = "pages/s"
     rounds = 1000       # no more than these
     run_s = 1.6         # what a run is reckoned to take, on average over all backends
@@ -154,6 +158,57 @@ class Sort(Result):
         return self.made(job, digest.digest)
 
 
+class Compile(Result):
+    """make -j2 of files of a C project, as Debian has it."""
+    name, title = "compile", "compilers"
+    parts = (3 / 4, 7 / 8, 1)       # of what one of the two takes
+    run_s, once_s = 6.5, 60.0
+
+    def __init__(self, directory):
+        self.path = os.path.join(directory, f"{PREFIX}{os.getpid()}-binutils")
+        self.build = os.path.join(self.path, "build/opcodes")
+        self.argv = ["make", "-C", self.build, "-j2", *OBJECTS]
+        # The compiler's own files go with the rest, also when it is killed.
+        self.env = {"TMPDIR": self.build, "MAKEFLAGS": ""}
+
+    def prepare(self, undo):
+        need("gcc", "make", "tar", "xz")
+        archive = glob.glob(SOURCES)
+        if not archive:
+            raise Failed(f"no {SOURCES} (install Debian's binutils-source)")
+        with uninterrupted():
+            os.mkdir(self.path)
+            undo.callback(shutil.rmtree, self.path)
+        job = Job(["sh", "-ec", """exec >/dev/null; cd "$0"; tar -xf "$1" --strip-components=1
+            mkdir build build/bfd build/opcodes
+            cd build/bfd
+            ../../bfd/configure --disable-nls --disable-werror
+            make bfd.h
+            cd ../opcodes
+            ../../opcodes/configure --disable-nls --disable-werror""",
+                   self.path, archive[0]], {**os.environ, "MAKEFLAGS": ""})
+        try:
+            job.wait()
+        finally:
+            job.end()
+
+    def start(self):
+        for name in os.listdir(self.build):
+            if name.endswith((".o", ".s")):
+                os.unlink(os.path.join(self.build, name))
+
+    def sum(self):
+        digest = hashlib.sha256()
+        for name in OBJECTS:
+            with open(os.path.join(self.build, name), "rb") as f:
+                digest.update(f.read())
+        return digest.digest()
+
+    def read(self, job):
+        job.proc.stdout.read()
+        return self.made(job, self.sum)
+
+
 class Python(Program):
     name = title = "python3"
     run_s, once_s = 3.2, 15.0
@@ -238,7 +293,7 @@ def all_of(touch, directory):
     work += [Touch(touch, name, title, name, ops) for name, (title, ops) in PATTERNS.items()]
     title, ops = PATTERNS["uniform"]
     work.append(Touch(touch, "2thr", "two threads, uniform", "uniform", 2 * ops, threads=2))
-    work += [Sort(directory), Python(), Redis(directory)]
+    work += [Sort(directory), Python(), Redis(directory), Compile(directory)]
     work.append(fewer("sweep", Touch(touch, "sweep", "sweep once and free", "fill", 1)))
     for percent in RESIDENCY:
         if percent != 50:
