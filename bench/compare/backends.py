@@ -23,6 +23,9 @@ class Backend:
     title = "no limit"
     equals = ()         # names of those whose memory it gets, the least of them
 
+    def runs(self, work):
+        return True
+
     def begin(self, limit, before):
         """before: the runs of this round so far, by name of the backend."""
 
@@ -119,6 +122,29 @@ class Ours(Backend):
 
     def memory(self):
         return self.ram
+
+
+class Region(Ours):
+    """bench-touch on a region of libvswap, where the thread that faults gets the page itself."""
+    name = "region"
+    title = "libvswap, SIGBUS"
+    equals = swap.ZRAM
+
+    def __init__(self, program):
+        self.program = program
+
+    def runs(self, work):
+        return work.name == "uniform"
+
+    def job(self, argv, env):
+        # The budget is for all the process has.
+        return Job([self.program, "total-sigbus", str(self.ram), *argv[1:]],
+                   {**os.environ, **env})
+
+    def finish(self, usage):
+        # Not "overshoot": the budget is bench-region's own, not that of vswap run.
+        return {"cpu_program_s": usage["cpu_s"], "cpu_vswap_s": 0.0,
+                "peak_bytes": usage["max_rss_bytes"], "memory_bytes": self.ram}
 
 
 class Vswap(Ours):

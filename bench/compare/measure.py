@@ -68,7 +68,7 @@ def choose_limit(work, backends):
 
 def among(work, backends):
     """Those of the backends it is run under."""
-    return [b for b in backends if work.only is None or b.name in work.only]
+    return [b for b in backends if b.runs(work) and (work.only is None or b.name in work.only)]
 
 
 def cost(work, backends, rounds):

@@ -9,7 +9,7 @@ from compare import measure, workloads
 # Ours warm, the kernel's cold, so that they are told apart at once.
 COLOURS = {"none": "#888888", "zram-lzo": "#9ecae1", "zram-lz4": "#3182bd", "zswap": "#31a354",
            "file": "#756bb1", "vswap-pool": "#d62728", "vswap-both": "#ff7f0e",
-           "vswap-both-file": "#e7ba52", "vswap-disk": "#8c564b"}
+           "vswap-both-file": "#e7ba52", "vswap-disk": "#8c564b", "region": "#e377c2"}
 HEAD = """set terminal svg size {size} font "sans-serif,13" background "white"
 set output "{path}"
 set encoding utf8

@@ -37,8 +37,10 @@ def why_not(found, name, ours, theirs, told):
     result = result_of(found, name)
     if not result:
         return found["skipped"].get(name, "not asked for")
-    if not any(t in found["backends"] for t in theirs):
-        return "; ".join(f"{t}: {found['missing'].get(t, 'not there')}" for t in theirs)
+    for names in ([ours], theirs):
+        if not any(name in found["backends"] for name in names):
+            return "; ".join(f"{name}: {found['missing'].get(name, 'not there')}"
+                             for name in names)
     for backend in (ours, *theirs):
         count, why = measure.why_failed(result, backend)
         if count and count == len(result["rounds"]):
@@ -79,8 +81,8 @@ def patterns(found):
         title = workloads.PATTERNS[name][0]
         rows.append(compared(found, f"{title}, pool: speed against zram", name, "vswap-pool",
                              ZRAM, least=least))
-    rows.append(not_measured("libvswap regions in SIGBUS mode, uniform read: against zram",
-                             ">= 1.5", "no program here has such regions"))
+    rows.append(compared(found, "libvswap regions in SIGBUS mode, uniform read: against zram",
+                         "uniform", "region", ZRAM, least=1.5))
     rows.append(compared(found, "uniform read, pool: p99 of an access, to zram's", "uniform",
                          "vswap-pool", ZRAM, most=0.1, key="p99_ns"))
     names = [(name, title) for name, (title, _) in workloads.PATTERNS.items()]
