@@ -41,6 +41,7 @@
 #define WRITEOUT_BATCH 64
 #define EARLY_MAX      (16ULL << 20) /* see register_mark() */
 #define STUCK_MS       10000
+#define STOPPED_MS     2000
 #define STUCK_FAULTS   256	  /* so few let in meanwhile are none */
 #define FULL_MS	       3000	  /* looked at for that long before the user is told */
 #define HUNGRY_MS      50	  /* a fault that waits is looked at far more often */
@@ -744,16 +745,26 @@ static enum progress reclaim_round(struct group *g)
 	used = group_used(g);
 	/* What no store would have came back to the program: that led nowhere. */
 	progress = gone > reclaim.undone * 2;
+	g->fruitless = progress ? 0 : g->fruitless + gone;
 	/* Where programs have nothing left to give, the pool has: one may be stopped. */
 	if (used > group_ram(g))
 		progress = progress || evict_all_files(g) || swap_compact(pager.space) ||
 			   (has_tier() && group_writeback(g, used - low_mark(g)));
 	if (is_short(g, used)) {
+		uint64_t now = now_ns();
+
+		/* Stopped with the program, by Ctrl-Z perhaps: that was no time to get anywhere. */
+		if (now - g->looked_ns > STOPPED_MS * MS)
+			g->stuck_ns = g->full_ns = 0;
+		g->looked_ns = now;
 		check_full(g, used, gone);
 		check_stuck(g, used);
 	} else {
 		g->stuck_ns = g->full_ns = 0;
 	}
+	/* There may be others that are not like those, until all have been tried. */
+	if (!progress && gone && g->fruitless < used / PAGE_SIZE_)
+		progress = true;
 	return progress ? PROGRESS : NO_PROGRESS;
 }
 

@@ -2,6 +2,7 @@
 """What takes minutes: a large program built, and a large server under load, in little memory."""
 import os
 import random
+import signal
 import time
 
 from harness import MIB, case
@@ -56,3 +57,19 @@ def redis(t):
     server.send(b"SHUTDOWN NOSAVE\r\n")
     t.paged_end(live)
     redis_reload(t, sock, False, versions, 60)
+
+
+@case("long/paused", timeout=120)
+def paused(t):
+    """Ctrl-Z while memory is short, for longer than it waits for a way out."""
+    t.need_userfaultfd()
+    for seed in "123":
+        live = t.spawn(t.vswap_run("--ram", "64M", "--no-tier", "--", *t.vmtest(
+            "syscalls", 138 * MIB, "--passes", "40", "--threads", "6", "--seed", seed)))
+        time.sleep(2.5)
+        os.killpg(live.pid, signal.SIGSTOP)
+        time.sleep(11)
+        os.killpg(live.pid, signal.SIGCONT)
+        time.sleep(3)
+        t.check(live.proc.poll() is None, f"ended: {live.err()}")
+        live.kill()
