@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -666,6 +667,20 @@ static int open_process(struct client *c, pid_t pid)
 }
 
 /*
+ * Where memory is short the program waits for its agent, which is to wait for a CPU behind
+ * none of the program's threads.  Where that is not allowed, or the number is of another
+ * namespace, it is one thread among them.
+ */
+static void hurry_agent(const struct client *c)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%u", client_pid(c), c->agent_tid);
+	if (!access(path, F_OK))
+		setpriority(PRIO_PROCESS, c->agent_tid, -10);
+}
+
+/*
  * The forked child whose agent is the thread @tid: it has just faulted in memory that
  * is the agent's.  With a reference, or NULL.
  */
@@ -714,6 +729,7 @@ static int adopt(struct job *job, int sock, pid_t pid, uint32_t tid)
 	c->shared_fd = -1;
 	c->agent_tid = tid;
 	__atomic_store_n(&c->pid, pid, __ATOMIC_RELAXED);
+	hurry_agent(c);
 	/* What it shares with its parent is not to count twice. */
 	pthread_mutex_lock(&clients.lock);
 	c->adopted = true;
@@ -814,6 +830,7 @@ int client_accept(struct job *job, int sock, pid_t pid)
 	c->copy_mode = !(pager.features & UFFD_FEATURE_MOVE);
 	if (open_process(c, pid))
 		goto fail;
+	hurry_agent(c);
 	/* Not blocking: which message comes first is seen only with the gate in hand. */
 	ret = fcntl(c->uffd, F_GETFL);
 	if (ret < 0 || fcntl(c->uffd, F_SETFL, ret | O_NONBLOCK)) {

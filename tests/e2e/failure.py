@@ -66,7 +66,7 @@ def supervisor_killed_busy(t):
     rng = random.Random(1)
     for test in ("rw", "threads", "dontneed-race", "malloc", "rw", "threads"):
         live = t.spawn(under(t, test, t.size(3), passes=1000))
-        time.sleep(rng.uniform(0.5, 1.5) * (4 if t.sanitized else 1))
+        time.sleep(rng.uniform(0.5, 1.5) * (2 if t.sanitized else 1))
         t.check(live.proc.poll() is None, f"{test} ended early: {live.err()}")
         os.kill(live.pid, signal.SIGKILL)
         t.check(wait_until(lambda: not live.members(), 1), f"{test} lives on: {live.describe()}")

@@ -153,7 +153,7 @@ def xz(t, tier, under):
     t.check(sha256(back) == sha256(text), "did not come back the same")
     if tier:
         copy = t.path("text")
-        shutil.copy(text_file(t, 8, 1), copy)
+        shutil.copy(text_file(t, 4, 1), copy)
         under(["xz", "-T1", "--lzma2=preset=1,dict=32MiB", "--keep", "--force", copy])
         run = t.run(["sh", "-c", f"xz -dc {copy}.xz | cmp - {copy}"])
         t.check(run.status == 0, "does not unpack to what it was", run)
