@@ -1,358 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What the benches run: touches pages of a region in a pattern and prints how
- * fast it went, as JSON.
+ * What the benches run: touches a program's own memory.  Patterns and what they
+ * print: touch.c.
  *
  *	bench-touch PATTERN MIB OPS [RANDOM [THREADS [SECONDS]]]
- *
- * RANDOM of each 32 words of a page are: with 32 it does not compress, with 15 LZ4
- * makes a half of it, with 8 (the default) a third, with 6 a quarter, with 1 a
- * twentieth.  0: all of it is zeros.
- *
- * PATTERN: fill (write the region once), seq, seqw, stride (every 16th page, then the
- * ones beside them), uniform, zipf (0.99), rw (uniform, half of them writes), phase
- * (uniform over a quarter of the region, another one after as many ops as there are
- * pages), fork.  Ops are pages; it ends before if it takes SECONDS.  The latencies are
- * the program's own, of the first word it touches, a page that was there included.  Of
- * fork ops are children that leave at once, and the latencies those of fork().  Threads
- * share the region and the ops; they only read.
- *
- * All words of a page add up to what its number makes; each touch adds them up.
  */
-#include <math.h>
-#include <pthread.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#define PAGE	4096UL
-#define WORDS	(PAGE / 8)
-#define STRIDE	16UL
-#define BUCKETS 512
+#include "touch.h"
 
-static uint64_t hist[BUCKETS], longest;
-static __thread uint64_t seed = 88172645463325252ULL;
-
-static uint64_t now_ns(void)
+static void *get(size_t bytes)
 {
-	struct timespec ts;
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
-}
-
-static uint64_t next(void)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed;
-}
-
-/* Eight buckets to a power of two. */
-static unsigned int bucket(uint64_t ns)
-{
-	unsigned int log = ns < 8 ? 0 : 60 - __builtin_clzll(ns);
-
-	return log * 8 + (ns < 8 ? ns : (ns >> log) & 7);
-}
-
-/* The least that is in it. */
-static uint64_t bucket_ns(unsigned int i)
-{
-	return i < 8 ? i : (8ULL + i % 8) << (i / 8);
-}
-
-static uint64_t quantile(uint64_t ops, double q)
-{
-	uint64_t sum = 0;
-
-	for (unsigned int i = 0; i < BUCKETS; i++) {
-		sum += hist[i];
-		if (sum >= ops * q)
-			return bucket_ns(i);
+	if (p == MAP_FAILED) {
+		perror("bench-touch: mmap");
+		return NULL;
 	}
-	return 0;
+	return p;
 }
 
-/* Gray et al., "Quickly generating billion-record synthetic databases". */
-static double zetan, alpha, eta;
-
-static void zipf_init(uint64_t n)
+static void put(void *mem, size_t bytes)
 {
-	double zeta2 = 1 + pow(0.5, 0.99);
-
-	for (uint64_t i = 1; i <= n; i++)
-		zetan += 1 / pow(i, 0.99);
-	alpha = 1 / (1 - 0.99);
-	eta = (1 - pow(2.0 / n, 1 - 0.99)) / (1 - zeta2 / zetan);
-}
-
-static uint64_t zipf(uint64_t n)
-{
-	double u = (next() >> 11) / 9007199254740992.0, uz = u * zetan;
-	uint64_t rank = uz < 1			? 0 :
-			uz < 1 + pow(0.5, 0.99) ? 1 :
-						  n * pow(eta * u - eta + 1, alpha);
-
-	/* Hot pages lie scattered, as they do in programs. */
-	return rank * 2654435761ULL % n;
-}
-
-/* Returns how many did not go well. */
-static uint64_t forks(uint64_t nr)
-{
-	uint64_t bad = 0;
-
-	while (nr--) {
-		uint64_t t = now_ns();
-		pid_t child = fork();
-		int status;
-
-		if (!child)
-			_exit(0);
-		t = now_ns() - t;
-		hist[bucket(t)]++;
-		longest = t > longest ? t : longest;
-		bad += child < 0 || waitpid(child, &status, 0) != child || status;
-	}
-	return bad;
-}
-
-static const char *pattern;
-static char *mem;
-static uint64_t nr, random_words = 8, limit_ns;
-
-static uint64_t *page(uint64_t p)
-{
-	return (uint64_t *)(mem + p * PAGE);
-}
-
-static uint64_t sum_of(const uint64_t *word)
-{
-	uint64_t sum = 0;
-
-	for (unsigned int i = 0; i < WORDS; i++)
-		sum += word[i];
-	return sum;
-}
-
-static uint64_t sum_wanted(uint64_t p)
-{
-	return random_words ? (p + 1) * 0x9e3779b97f4a7c15ULL : 0;
-}
-
-/* The last word is the page's number, the one before makes the sum right. */
-static void fill_page(uint64_t p)
-{
-	uint64_t *word = page(p);
-
-	if (!random_words) {
-		memset(word, 0, PAGE);
-		return;
-	}
-	for (unsigned int i = 0; i < WORDS; i++)
-		word[i] = i % 32 < random_words ? next() : p;
-	word[WORDS - 1] = p;
-	word[WORDS - 2] += sum_wanted(p) - sum_of(word);
-}
-
-static void fill(void)
-{
-	for (uint64_t p = 0; p < nr; p++) {
-		uint64_t t = now_ns();
-
-		/* What faults is the first word; the rest is making it up. */
-		*(volatile uint64_t *)page(p) = 0;
-		t = now_ns() - t;
-		fill_page(p);
-		if (strcmp(pattern, "fill"))
-			continue;
-		hist[bucket(t)]++;
-		longest = t > longest ? t : longest;
-	}
-}
-
-struct toucher {
-	pthread_t thread;
-	uint64_t first, ops; /* of all of them */
-	uint64_t done, seed, wrong, longest;
-	uint64_t hist[BUCKETS];
-};
-
-static uint64_t choose(uint64_t i)
-{
-	uint64_t quarter = nr / 4, rows = nr / STRIDE;
-
-	if (!strncmp(pattern, "seq", 3))
-		return i % nr;
-	if (!strcmp(pattern, "stride"))
-		return i % rows * STRIDE + i / rows % STRIDE;
-	if (!strcmp(pattern, "phase"))
-		return i / nr % 4 * quarter + next() % quarter;
-	return !strcmp(pattern, "zipf") ? zipf(nr) : next() % nr;
-}
-
-static void *touch(void *arg)
-{
-	struct toucher *t = arg;
-	uint64_t started = now_ns();
-
-	seed = t->seed;
-	for (uint64_t i = t->first; i < t->first + t->ops; i++) {
-		int write = !strcmp(pattern, "seqw") || (!strcmp(pattern, "rw") && next() & 1);
-		uint64_t p = choose(i), begin, took;
-		volatile uint64_t *word = page(p);
-
-		begin = now_ns();
-		if (limit_ns && begin - started > limit_ns)
-			break;
-		if (!write)
-			(void)word[WORDS / 2];
-		else if (!random_words)
-			word[WORDS / 2] = 0;
-		else
-			word[WORDS / 2]++;
-		took = now_ns() - begin;
-		if (write && random_words)
-			word[WORDS - 2]--;
-		t->wrong += sum_of(page(p)) != sum_wanted(p);
-		t->hist[bucket(took)]++;
-		t->longest = took > t->longest ? took : t->longest;
-		t->done++;
-	}
-	return NULL;
-}
-
-/* Returns how many pages were wrong, and in *ops how many were touched. */
-static uint64_t touch_all(uint64_t *ops, unsigned int threads)
-{
-	struct toucher *t = calloc(threads, sizeof(*t));
-	uint64_t wrong = 0, done = 0;
-
-	if (!t) {
-		perror("bench-touch");
-		exit(1);
-	}
-	for (unsigned int i = 0; i < threads; i++) {
-		t[i].first = *ops / threads * i;
-		t[i].ops = *ops / threads;
-		t[i].seed = seed + i * 0x9e3779b97f4a7c15ULL;
-		/* The last one is this thread. */
-		if (i == threads - 1)
-			touch(&t[i]);
-		else if (pthread_create(&t[i].thread, NULL, touch, &t[i])) {
-			fprintf(stderr, "bench-touch: no more threads\n");
-			exit(1);
-		}
-	}
-	for (unsigned int i = 0; i < threads; i++) {
-		if (i < threads - 1)
-			pthread_join(t[i].thread, NULL);
-		wrong += t[i].wrong;
-		done += t[i].done;
-		longest = t[i].longest > longest ? t[i].longest : longest;
-		for (unsigned int b = 0; b < BUCKETS; b++)
-			hist[b] += t[i].hist[b];
-	}
-	free(t);
-	*ops = done;
-	return wrong;
-}
-
-static double seconds(struct timeval t)
-{
-	return (double)t.tv_sec + (double)t.tv_usec / 1e6;
-}
-
-static void print(uint64_t ops, uint64_t ns, uint64_t fill_ns, uint64_t free_ns)
-{
-	const char *comma = "";
-	struct rusage usage;
-
-	getrusage(RUSAGE_SELF, &usage);
-	printf("{\"ops_per_s\": %.0f, \"p50_ns\": %lu, \"p99_ns\": %lu, \"p999_ns\": %lu, "
-	       "\"max_ns\": %lu, \"ops\": %lu, \"fill_per_s\": %.0f, \"free_ns\": %lu, "
-	       "\"user_s\": %.3f, \"sys_s\": %.3f, \"hist\": [",
-	       ops * 1e9 / ns, quantile(ops, 0.5), quantile(ops, 0.99), quantile(ops, 0.999),
-	       longest, ops, nr * 1e9 / fill_ns, free_ns, seconds(usage.ru_utime),
-	       seconds(usage.ru_stime));
-	for (unsigned int i = 0; i < BUCKETS; i++) {
-		if (!hist[i])
-			continue;
-		printf("%s[%lu, %lu]", comma, bucket_ns(i), hist[i]);
-		comma = ", ";
-	}
-	puts("]}");
-}
-
-static int known(const char *name)
-{
-	static const char *const names[] = { "fill", "seq", "seqw",  "stride", "uniform",
-					     "zipf", "rw",  "phase", "fork" };
-
-	for (unsigned int i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (!strcmp(name, names[i]))
-			return 1;
-	return 0;
+	munmap(mem, bytes);
 }
 
 int main(int argc, char **argv)
 {
-	uint64_t ops, start, fill_ns, ns, wrong = 0;
-	unsigned int threads = 1;
+	static const struct touch_memory own = {
+		.name = "bench-touch",
+		.usage = "bench-touch",
+		.get = get,
+		.put = put,
+	};
 
-	if (argc < 4 || argc > 7 || !known(argv[1])) {
-		fprintf(stderr,
-			"usage: bench-touch PATTERN MIB OPS [RANDOM [THREADS [SECONDS]]]\n");
-		return 2;
-	}
-	pattern = argv[1];
-	nr = strtoull(argv[2], NULL, 10) << 20 >> 12;
-	ops = strtoull(argv[3], NULL, 10);
-	if (argc > 4)
-		random_words = strtoull(argv[4], NULL, 10);
-	if (argc > 5)
-		threads = strtoul(argv[5], NULL, 10);
-	if (argc > 6)
-		limit_ns = strtod(argv[6], NULL) * 1e9;
-	if (threads > 1 && (!strcmp(pattern, "rw") || !strcmp(pattern, "seqw"))) {
-		fprintf(stderr, "bench-touch: %s: one thread only\n", pattern);
-		return 2;
-	}
-	mem = mmap(NULL, nr * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (!nr || !threads || mem == MAP_FAILED) {
-		perror("bench-touch: mmap");
-		return 1;
-	}
-	if (!strcmp(pattern, "zipf"))
-		zipf_init(nr);
-	start = now_ns();
-	fill();
-	fill_ns = now_ns() - start;
-	start = now_ns();
-	if (!strcmp(pattern, "fork")) {
-		if (forks(ops)) {
-			fprintf(stderr, "bench-touch: fork failed\n");
-			return 1;
-		}
-	} else if (strcmp(pattern, "fill")) {
-		wrong = touch_all(&ops, threads);
-	} else {
-		ops = nr;
-		start -= fill_ns;
-	}
-	ns = now_ns() - start;
-	start = now_ns();
-	munmap(mem, nr * PAGE);
-	print(ops, ns, fill_ns, now_ns() - start);
-	if (wrong)
-		fprintf(stderr, "bench-touch: %lu pages with WRONG BYTES\n", wrong);
-	return wrong != 0;
+	return touch_main(argc, argv, &own);
 }

@@ -21,6 +21,9 @@
  * once, may sleep, and returns 0 or a negative errno.  After fork() only the
  * parent may use a store made before it.
  *
+ * vswap_map() puts a store behind memory that a program just uses: a region, of any
+ * size, of which some is in memory and the rest in the store (see "regions").
+ *
  * Every page that was on a tier is verified by a checksum when it is loaded; a
  * page that cannot be had again is -EIO, never wrong bytes.
  */
@@ -36,9 +39,10 @@ extern "C" {
 
 #define VSWAP_PAGE_SIZE 4096
 
-/* A store, and a tier of it. */
+/* A store, a tier of it, and memory it is behind. */
 struct vswap;
 struct vswap_tier;
+struct vswap_region;
 
 /* What stands for a stored page.  0 never does. */
 typedef uint64_t vswap_entry;
@@ -61,10 +65,17 @@ struct vswap_conf {
 struct vswap *vswap_create(const struct vswap_conf *conf, size_t size);
 
 /*
- * Free the store with every page in it and all its tiers.  No other call may
- * be under way.  NULL is allowed.
+ * Free the store with every page in it and all its tiers; regions it still has
+ * are unmapped.  No other call may be under way.  NULL is allowed.
  */
 void vswap_destroy(struct vswap *s);
+
+/*
+ * Why the last call on the store, its tiers or its regions that failed did so, and
+ * what to do: one line, no newline, cut where it is longer than @len - 1.  Where
+ * several threads use the store it may be another's.  Returns the line's length.
+ */
+size_t vswap_message(struct vswap *s, char *line, size_t len);
 
 /* ---- pages ----------------------------------------------------------- */
 
@@ -92,6 +103,120 @@ int vswap_dup(struct vswap *s, const vswap_entry *entries, size_t nr);
 
 /* One owner less; with the last one the page is gone and the entry may come back for another. */
 void vswap_free(struct vswap *s, const vswap_entry *entries, size_t nr);
+
+/* ---- regions --------------------------------------------------------- */
+
+/*
+ * A region is memory like any other, but for: system calls (below); fork(), whose
+ * child does not have it; mlock(), mlockall(), madvise(), mprotect(), mremap() and
+ * munmap(), which are not for it; and descriptors: a program must not close those it
+ * did not open.
+ *
+ * Each page is in memory, counted against the region's ram, or in the store, counted
+ * against the limit of the store's pool or on its tiers; the two limits have nothing to
+ * do with each other.  A page never touched takes nothing, but 8 bytes once one near it
+ * is.  Where the store has no room a region takes more memory than its ram, and a line
+ * of text says so once (vswap_log()); nothing is lost.
+ *
+ * Above its ram a region takes up to 256 KiB for each thread that touches it just now.
+ *
+ * A page that cannot be had again is SIGBUS for whoever touches it, until VSWAP_DONTNEED
+ * makes it anew; its si_code is BUS_MCEERR_AR, if the kernel knows such a thing.
+ *
+ * vswap_store() and vswap_load() must not be given memory of a region of their store.
+ */
+
+/*
+ * Faults are served in the thread that touches the page, in a handler of SIGBUS: faster,
+ * but only the program's own code may touch the region; a system call gets EFAULT for
+ * memory of it that is not there.  The handler is the process's, from the first such
+ * region to the last; what is not ours is passed to the one there was before.  A handler
+ * installed later must pass on what is not its own.  No thread that touches the region
+ * may have SIGBUS blocked, have less than 16 KiB of stack left, or hold a lock of
+ * malloc(): which only matters to an allocator that lives in a region.
+ *
+ * Without it threads of the library serve the faults, and system calls work, too, where
+ * the kernel lets us serve them: as root, with vm.unprivileged_userfaultfd set, or with
+ * access to /dev/userfaultfd.  Otherwise they get EFAULT as well.
+ */
+#define VSWAP_REGION_SIGBUS 1u
+
+struct vswap_region_conf {
+	uint64_t size;	/* bytes; whole pages */
+	uint64_t ram;	/* bytes that may be in memory; 1 MiB at least */
+	uint64_t flags; /* VSWAP_REGION_... */
+};
+
+/*
+ * Make a region; @size is sizeof(*conf).  -EINVAL; -ENOMEM; -EPERM, -EOPNOTSUPP: the
+ * system has no userfaultfd for us, or one before Linux 6.8.
+ */
+int vswap_map(struct vswap *s, const struct vswap_region_conf *conf, size_t size,
+	      struct vswap_region **region);
+
+/*
+ * The end of a region and of all that is in it.  Nobody may touch it, and no other
+ * call on it be under way.  NULL is allowed.
+ */
+void vswap_unmap(struct vswap_region *r);
+
+/* Where it begins. */
+void *vswap_addr(const struct vswap_region *r);
+
+enum vswap_advice {
+	/* Bring in what is in the store, in order, up to a half of the region's ram. */
+	VSWAP_WILLNEED,
+	/* Not needed for long: to the store with it, but for what is pinned. */
+	VSWAP_COLD,
+	/* Not needed at all: from now on these, whole, pages read as zeros. */
+	VSWAP_DONTNEED,
+};
+
+/*
+ * Advise about @len bytes from @addr on, and all pages they touch.  -EINVAL: not all
+ * of the region, no such advice, or VSWAP_DONTNEED of parts of pages; -EBUSY: there
+ * were pinned pages to be dropped, which were left; -ENOSPC, -ENOMEM: the store had no
+ * room for what is cold.
+ */
+int vswap_advise(struct vswap_region *r, void *addr, size_t len, int advice);
+
+/*
+ * Bring pages in, to stay until vswap_unpin(); this does not nest.  -EINVAL; -ENOMEM:
+ * all that is pinned must leave an eighth of the region's ram, 512 KiB at least, for
+ * others; -EIO: a page is lost, none of the range up to it is pinned now.
+ */
+int vswap_pin(struct vswap_region *r, void *addr, size_t len);
+int vswap_unpin(struct vswap_region *r, void *addr, size_t len);
+
+/*
+ * Change a region's ram.  When it returns 0 no more than that is in memory.  -EINVAL,
+ * -EBUSY: too little for what is pinned, nothing was changed; or pages are in use by a
+ * device; -ENOSPC, -ENOMEM: it is the new limit, but the store has no room.
+ */
+int vswap_set_ram(struct vswap_region *r, uint64_t bytes);
+
+struct vswap_region_stat {
+	uint64_t size; /* bytes */
+	uint64_t ram;
+	uint64_t pages_present; /* right now, pinned ones among them */
+	uint64_t pages_staged;	/* ... on their way to the store, still in memory */
+	uint64_t pages_stored;
+	uint64_t pages_lost;
+	uint64_t pages_pinned;
+	uint64_t faults;	/* ever, of: */
+	uint64_t faults_first;	/* ... pages never touched before */
+	uint64_t faults_stored; /* ... pages in the store */
+	uint64_t faults_staged; /* ... pages on their way there */
+	uint64_t refaults_soon; /* pages wanted soon after they left; stay longer next time */
+	uint64_t readahead;	/* pages brought in before they were touched */
+	uint64_t evicted;	/* pages that went to the store */
+	uint64_t direct;	/* times a fault had to make room itself */
+	uint64_t over;		/* pages brought in above the ram: no room in the store */
+	uint64_t syscalls;	/* 1: system calls may touch the region */
+};
+
+/* A snapshot; @size is sizeof(*st). */
+void vswap_region_stat(struct vswap_region *r, struct vswap_region_stat *st, size_t size);
 
 /* ---- the pool -------------------------------------------------------- */
 

@@ -26,15 +26,16 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "../include/vswap.h"
 #include "../tier/tier.h"
+#include "store.h"
 
-#define BATCH	  64	       /* pages handled together */
+#define BATCH	  STORE_BATCH  /* pages handled together */
 #define WRITEBACK (1ULL << 20) /* bytes moved at one go, once the pool is full enough */
 
 _Static_assert(VSWAP_PAGE_SIZE == SWAP_PAGE_SIZE, "one size of page");
@@ -57,17 +58,6 @@ struct vswap_tier {
 	struct vswap_tier *next;
 };
 
-struct vswap {
-	struct swap_space *space;
-	pthread_mutex_t lock; /* idle, crates, tiers; never held over a sleep */
-	struct shell *idle;
-	struct crate *crates;
-	struct vswap_tier *tiers;
-	u64 pool_limit;		/* atomic */
-	unsigned int writeback; /* percent; atomic */
-	unsigned int unchecked; /* pages stored since the pool was looked at; atomic */
-};
-
 /* ---- shells ---------------------------------------------------------- */
 
 static void shell_release(struct swap_folio *folio)
@@ -81,34 +71,38 @@ static void shell_release(struct swap_folio *folio)
 	pthread_mutex_unlock(&s->lock);
 }
 
-static struct shell *shell_get(struct vswap *s)
+int store_reserve(struct vswap *s)
 {
-	struct crate *crate;
-	struct shell *shell;
+	struct crate *crate = aligned_alloc(_Alignof(struct crate), sizeof(*crate));
 
-	pthread_mutex_lock(&s->lock);
-	shell = s->idle;
-	if (shell)
-		s->idle = shell->next;
-	pthread_mutex_unlock(&s->lock);
-	if (shell)
-		return shell;
-
-	crate = aligned_alloc(_Alignof(struct crate), sizeof(*crate));
 	if (!crate)
-		return NULL;
+		return -ENOMEM;
 	memset(crate, 0, sizeof(*crate));
 	for (unsigned int i = 0; i < BATCH; i++)
 		crate->shell[i].owner = s;
-	for (unsigned int i = 1; i < BATCH - 1; i++)
+	for (unsigned int i = 0; i < BATCH - 1; i++)
 		crate->shell[i].next = &crate->shell[i + 1];
 	pthread_mutex_lock(&s->lock);
 	crate->next = s->crates;
 	s->crates = crate;
 	crate->shell[BATCH - 1].next = s->idle;
-	s->idle = &crate->shell[1];
+	s->idle = &crate->shell[0];
 	pthread_mutex_unlock(&s->lock);
-	return &crate->shell[0];
+	return 0;
+}
+
+static struct shell *shell_get(struct vswap *s)
+{
+	struct shell *shell;
+
+	do {
+		pthread_mutex_lock(&s->lock);
+		shell = s->idle;
+		if (shell)
+			s->idle = shell->next;
+		pthread_mutex_unlock(&s->lock);
+	} while (!shell && !store_reserve(s));
+	return shell;
 }
 
 /* A locked folio over the page @data, or NULL. */
@@ -170,6 +164,8 @@ void vswap_destroy(struct vswap *s)
 
 	if (!s)
 		return;
+	while (s->regions)
+		vswap_unmap(s->regions);
 	swap_space_destroy(s->space);
 	while ((t = s->tiers)) {
 		s->tiers = t->next;
@@ -182,6 +178,32 @@ void vswap_destroy(struct vswap *s)
 	}
 	pthread_mutex_destroy(&s->lock);
 	free(s);
+}
+
+/* ---- what went wrong -------------------------------------------------- */
+
+int store_says(struct vswap *s, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	pthread_mutex_lock(&s->lock);
+	vsnprintf(s->message, sizeof(s->message), fmt, ap);
+	pthread_mutex_unlock(&s->lock);
+	va_end(ap);
+	return err;
+}
+
+size_t vswap_message(struct vswap *s, char *line, size_t len)
+{
+	size_t n;
+
+	pthread_mutex_lock(&s->lock);
+	n = strlen(s->message);
+	if (len)
+		snprintf(line, len, "%s", s->message);
+	pthread_mutex_unlock(&s->lock);
+	return n;
 }
 
 /* ---- pages ----------------------------------------------------------- */
@@ -202,37 +224,40 @@ static void relieve_pool(struct vswap *s, unsigned int stored)
 		return;
 	__atomic_store_n(&s->unchecked, 0, __ATOMIC_RELAXED);
 	mark = __atomic_load_n(&s->pool_limit, __ATOMIC_RELAXED) / 100 * percent;
+	/* That is more, and cheaper to know. */
+	if (swap_space_bytes(s->space) <= mark)
+		return;
 	swap_space_stat(s->space, &st);
 	if (st.pool_bytes > mark)
 		swap_writeback(s->space, WRITEBACK);
 }
 
-/* Up to BATCH aligned pages.  All or nothing. */
-static int store_batch(struct vswap *s, char *pages, unsigned int nr, vswap_entry *entries)
+unsigned int store_pages(struct vswap *s, void *const *pages, unsigned int nr, vswap_entry *entries,
+			 int *err)
 {
 	struct swap_folio *folio[BATCH];
-	unsigned int have, cached = 0, clean = 0;
-	int err = 0;
+	unsigned int have, cached = 0, stored = 0;
 
+	relieve_pool(s, nr);
 	for (have = 0; have < nr; have++) {
-		folio[have] = folio_over(s, pages + have * SWAP_PAGE_SIZE);
+		folio[have] = folio_over(s, pages[have]);
 		if (!folio[have])
 			break;
 		set_bit(SWAP_FOLIO_UPTODATE, &folio[have]->flags);
 		set_bit(SWAP_FOLIO_DIRTY, &folio[have]->flags);
 	}
-	if (have == nr)
-		cached = folios_alloc_swap(s->space, NULL, folio, nr);
-	if (cached < nr)
-		err = -ENOMEM;
-	else
-		clean = swap_writeout(s->space, folio, nr);
-	if (!err && clean < nr)
-		err = -ENOSPC;
+	if (have)
+		cached = folios_alloc_swap(s->space, NULL, folio, have);
+	if (cached)
+		swap_writeout(s->space, folio, cached);
 
-	for (unsigned int i = 0; i < have; i++) {
-		if (i < cached && !err) {
+	for (unsigned int i = 0; i < nr; i++) {
+		entries[i] = 0;
+		if (i >= have)
+			continue;
+		if (i < cached && !swap_folio_test(folio[i], SWAP_FOLIO_DIRTY)) {
 			entries[i] = folio[i]->entry.val;
+			stored++;
 			swap_cache_del_folio(s->space, folio[i]);
 		} else if (i < cached) {
 			folio_put_swap(s->space, folio[i]);
@@ -240,7 +265,35 @@ static int store_batch(struct vswap *s, char *pages, unsigned int nr, vswap_entr
 		}
 		folio_done(folio[i]);
 	}
-	return err;
+	*err = cached < nr ? -ENOMEM : stored < nr ? -ENOSPC : 0;
+	return stored;
+}
+
+int store_full(struct vswap *s, const char *who, int err)
+{
+	if (err == -ENOMEM)
+		return store_says(s, err, "%s: no memory", who);
+	return store_says(
+		s, err,
+		"%s: no room in the pool of %llu MiB nor on a tier (raise the pool's "
+		"limit, or add a tier)",
+		who, (unsigned long long)__atomic_load_n(&s->pool_limit, __ATOMIC_RELAXED) >> 20);
+}
+
+/* Up to BATCH aligned pages, one after the other.  All or nothing. */
+static int store_batch(struct vswap *s, char *pages, unsigned int nr, vswap_entry *entries)
+{
+	void *page[BATCH] = { NULL };
+	int err;
+
+	for (unsigned int i = 0; i < nr; i++)
+		page[i] = pages + i * SWAP_PAGE_SIZE;
+	if (store_pages(s, page, nr, entries, &err) == nr)
+		return 0;
+	for (unsigned int i = 0; i < nr; i++)
+		if (entries[i])
+			vswap_free(s, &entries[i], 1);
+	return store_full(s, "store", err);
 }
 
 int vswap_store(struct vswap *s, const void *pages, size_t nr, vswap_entry *entries)
@@ -252,14 +305,13 @@ int vswap_store(struct vswap *s, const void *pages, size_t nr, vswap_entry *entr
 	if (!aligned(pages)) {
 		bounce = aligned_alloc(SWAP_PAGE_SIZE, BATCH * SWAP_PAGE_SIZE);
 		if (!bounce)
-			return -ENOMEM;
+			return store_says(s, -ENOMEM, "store: no memory");
 	}
 	while (done < nr && !err) {
 		unsigned int n = nr - done < BATCH ? (unsigned int)(nr - done) : BATCH;
 
 		if (bounce)
 			memcpy(bounce, from, n * SWAP_PAGE_SIZE);
-		relieve_pool(s, n);
 		err = store_batch(s, bounce ? bounce : from, n, entries + done);
 		if (!err)
 			done += n;
@@ -334,7 +386,7 @@ int vswap_load(struct vswap *s, const vswap_entry *entries, size_t nr, void *pag
 	if (!aligned(pages)) {
 		bounce = aligned_alloc(SWAP_PAGE_SIZE, BATCH * SWAP_PAGE_SIZE);
 		if (!bounce)
-			return -ENOMEM;
+			return store_says(s, -ENOMEM, "load: no memory");
 	}
 	while (nr) {
 		unsigned int n = nr < BATCH ? (unsigned int)nr : BATCH;
@@ -352,6 +404,11 @@ int vswap_load(struct vswap *s, const vswap_entry *entries, size_t nr, void *pag
 		nr -= n;
 	}
 	free(bounce);
+	if (err)
+		store_says(s, err, "load: %s",
+			   err == -EIO	  ? "a page could not be read, or was not what was stored" :
+			   err == -ENOENT ? "an entry that is not in use" :
+					    "no memory");
 	return err;
 }
 
@@ -375,7 +432,9 @@ int vswap_dup(struct vswap *s, const vswap_entry *entries, size_t nr)
 
 		if (ret) {
 			vswap_free(s, entries, done);
-			return ret;
+			return store_says(s, ret, "dup: %s",
+					  ret == -ENOENT ? "an entry that is not in use" :
+							   "no memory");
 		}
 		done += n;
 	}
@@ -404,7 +463,8 @@ void vswap_set_pool_limit(struct vswap *s, uint64_t bytes)
 int vswap_set_writeback(struct vswap *s, unsigned int percent)
 {
 	if (percent > 100)
-		return -EINVAL;
+		return store_says(s, -EINVAL, "writeback: %u percent is more than there is",
+				  percent);
 	__atomic_store_n(&s->writeback, percent, __ATOMIC_RELAXED);
 	return 0;
 }
@@ -426,15 +486,12 @@ struct vswap_tier *vswap_tier_add(struct vswap *s, const char *path, uint64_t si
 {
 	struct vswap_tier *t = calloc(1, sizeof(*t));
 	struct swap_tier_conf conf = { .prio = prio };
+	char line[sizeof(s->message)] = "tier: no memory";
 	int ret = 0;
 
-	if (!err)
-		errlen = 0;
-	if (!t) {
-		snprintf(err, errlen, "tier: %s", strerror(ENOMEM));
-		return NULL;
-	}
-	t->store = tier_open(&(struct tier_opts){ .path = path, .size = size }, err, errlen);
+	if (!t)
+		goto out;
+	t->store = tier_open(&(struct tier_opts){ .path = path, .size = size }, line, sizeof(line));
 	if (!t->store)
 		goto out;
 	conf.name = t->store->name;
@@ -445,10 +502,10 @@ struct vswap_tier *vswap_tier_add(struct vswap *s, const char *path, uint64_t si
 	if (IS_ERR(t->tier)) {
 		ret = (int)-PTR_ERR(t->tier);
 		if (ret == ENOSPC)
-			snprintf(err, errlen, "tier %s: there are %d already (remove one)",
+			snprintf(line, sizeof(line), "tier %s: there are %d already (remove one)",
 				 conf.name, SWAP_MAX_TIERS);
 		else
-			snprintf(err, errlen, "tier %s: %s", conf.name, strerror(ret));
+			snprintf(line, sizeof(line), "tier %s: %s", conf.name, strerror(ret));
 		goto out;
 	}
 	pthread_mutex_lock(&s->lock);
@@ -457,7 +514,11 @@ struct vswap_tier *vswap_tier_add(struct vswap *s, const char *path, uint64_t si
 	pthread_mutex_unlock(&s->lock);
 	return t;
 out:
-	tier_close(t->store);
+	store_says(s, 0, "%s", line);
+	if (err)
+		snprintf(err, errlen, "%s", line);
+	if (t)
+		tier_close(t->store);
 	free(t);
 	return NULL;
 }
@@ -466,6 +527,10 @@ int vswap_tier_remove(struct vswap *s, struct vswap_tier *tier)
 {
 	int ret = swapoff(s->space, tier->tier, NULL);
 
+	if (ret)
+		store_says(s, ret, "tier %s: %s", tier->store->name,
+			   ret == -EIO ? "pages that could not be read are lost with it" :
+					 "what is left on it has no other place (add one)");
 	if (ret && ret != -EIO)
 		return ret;
 	pthread_mutex_lock(&s->lock);

@@ -17,55 +17,9 @@
 
 #include <cmocka.h>
 
-#include <vswap.h>
+#include "libpages.h"
 
-#define PAGE	VSWAP_PAGE_SIZE
-#define MIB	(1UL << 20)
 #define THREADS 3
-
-static uint64_t mix(uint64_t x)
-{
-	x ^= x >> 31;
-	x *= 0x9e3779b97f4a7c15ULL;
-	x ^= x >> 29;
-	x *= 0xbf58476d1ce4e5b9ULL;
-	return x ^ x >> 32;
-}
-
-static uint64_t word(uint64_t id, unsigned int i)
-{
-	switch (id % 5) {
-	case 0:
-		return 0;
-	case 1:
-		return id; /* one word over and over */
-	case 2:
-		return mix(id << 12 ^ i); /* nothing to compress */
-	default:
-		return mix(id << 12 ^ i / 8) & 0xffff0000ffffULL;
-	}
-}
-
-static void fill(void *page, uint64_t id)
-{
-	for (unsigned int i = 0; i < PAGE / 8; i++) {
-		uint64_t w = word(id, i);
-
-		memcpy((char *)page + 8 * i, &w, 8);
-	}
-}
-
-static bool holds(const void *page, uint64_t id)
-{
-	uint64_t w;
-
-	for (unsigned int i = 0; i < PAGE / 8; i++) {
-		memcpy(&w, (const char *)page + 8 * i, 8);
-		if (w != word(id, i))
-			return false;
-	}
-	return true;
-}
 
 static void *pages(size_t nr)
 {
@@ -341,6 +295,7 @@ static void test_sizes(void **state)
 	} st;
 	struct vswap *s;
 	vswap_entry e;
+	char line[256];
 
 	(void)state;
 	newer.conf.compressor = "no such";
@@ -360,6 +315,10 @@ static void test_sizes(void **state)
 	assert_int_equal(st.st.pages, 1);
 	assert_true(st.st.pages_peak == UINT64_MAX);
 	assert_int_equal(vswap_set_writeback(s, 101), -EINVAL);
+	assert_true(vswap_message(s, line, sizeof(line)) > 4);
+	assert_non_null(strstr(line, "101"));
+	assert_int_equal(vswap_message(s, line, 4), vswap_message(s, NULL, 0));
+	assert_int_equal(strlen(line), 3);
 	assert_int_equal(vswap_set_writeback(s, 100), 0);
 	vswap_destroy(s);
 	assert_non_null(strchr(vswap_version(), '.'));
