@@ -633,21 +633,20 @@ static void test_chain(void **state)
 	assert_int_equal(sigaction(SIGBUS, &before, NULL), 0);
 
 	/* With no handler of its own the program ends by it. */
+	assert_int_equal(sigaction(SIGBUS, &(struct sigaction){ .sa_handler = SIG_DFL }, &before),
+			 0);
+	r[0] = map(s, SIZE, RAM, VSWAP_REGION_SIGBUS);
 	pid = fork();
 	if (!pid) {
-		struct sigaction dfl = { .sa_handler = SIG_DFL };
-
-		sigaction(SIGBUS, &dfl, NULL);
-		r[0] = map(s, SIZE, RAM, VSWAP_REGION_SIGBUS);
-		fill(at(r[0], 1), 3);
 		(void)*(volatile char *)p;
 		_exit(0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+	vswap_destroy(s);
+	assert_int_equal(sigaction(SIGBUS, &before, NULL), 0);
 	munmap(p, PAGE);
 	close(fd);
-	vswap_destroy(s);
 }
 
 /* A page whose tier has lost it is SIGBUS, its neighbours are what they were. */
