@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""The Python binding, with arrays four times the memory they may have."""
+import errno
+import gc
+import unittest
+
+import numpy
+
+import vswap
+
+MIB = 1 << 20
+SIZE, RAM = 16 * MIB, 4 * MIB
+
+
+class Regions(unittest.TestCase):
+    def setUp(self):
+        self.space = vswap.Space(pool_limit=4 * MIB)
+        self.space.add_tier(size=64 * MIB)
+
+    def tearDown(self):
+        self.space.close()
+
+    def test_sort_and_sum(self):
+        for sigbus in (False, True):
+            plain = numpy.random.default_rng(1).integers(0, 1 << 40, SIZE // 8)
+            with self.space.map(SIZE, RAM, sigbus) as region:
+                array = region.numpy("i8")
+                self.assertFalse(array.any())
+                array[:] = plain
+                self.assertEqual(int(array.sum()), int(plain.sum()))
+                self.assertTrue((array == plain).all())
+                array.sort()
+                plain.sort()
+                self.assertTrue((array == plain).all())
+                stat = region.stat()
+                self.assertGreater(stat["evicted"], SIZE // vswap.PAGE_SIZE)
+                self.assertLessEqual(stat["pages_present"], RAM // vswap.PAGE_SIZE)
+                self.assertGreater(self.space.stat()["pages_tier"], 0)
+                del array
+        self.assertEqual(self.space.stat()["pages"], 0)
+
+    def test_buffer(self):
+        region = self.space.map(SIZE, RAM)
+        self.assertEqual(len(region.buffer), SIZE)
+        self.assertEqual(len(region), SIZE)
+        region.buffer[5:10] = b"hello"
+        array = numpy.frombuffer(region.buffer, "S5", 1, offset=5)
+        self.assertEqual(array[0], b"hello")
+        matrix = region.numpy("f4", (1000, 1000))
+        matrix[:] = numpy.arange(1000, dtype="f4")
+        self.assertEqual(matrix[:, 999].sum(), 999000)
+        # Nothing is pulled from under an array.
+        self.assertRaises(BufferError, region.close)
+        self.assertEqual(matrix[500, 5], 5)
+        self.assertRaises(BufferError, self.space.close)
+        del array, matrix
+        region.close()
+        region.close()
+        with self.assertRaises(ValueError):
+            region.buffer
+        self.assertRaises(ValueError, region.stat)
+
+    def test_life(self):
+        """An array keeps its region, and that its space."""
+        array = self.space.map(SIZE, RAM).numpy("i8")
+        gc.collect()
+        array[:] = 7
+        self.assertEqual(int(array.sum()), 7 * (SIZE // 8))
+        self.assertGreater(self.space.stat()["pages"], 0)
+        del array
+        gc.collect()
+        self.assertEqual(self.space.stat()["pages"], 0)
+
+    def test_advise_and_pin(self):
+        region = self.space.map(SIZE, RAM)
+        array = region.numpy("u8")
+        array[:] = numpy.arange(len(array))
+        region.advise(vswap.COLD)
+        self.assertEqual(region.stat()["pages_present"], 0)
+        region.advise(vswap.WILLNEED, 0, MIB)
+        self.assertEqual(region.stat()["pages_present"], MIB // vswap.PAGE_SIZE)
+        region.pin(MIB, MIB)
+        self.assertEqual(region.stat()["pages_pinned"], MIB // vswap.PAGE_SIZE)
+        with self.assertRaises(vswap.Error) as caught:
+            region.pin()
+        self.assertEqual(caught.exception.errno, errno.ENOMEM)
+        self.assertIn("raise the region's ram", str(caught.exception))
+        region.unpin()
+        region.advise(vswap.DONTNEED, 0, 2 * MIB)
+        self.assertFalse(array[:2 * MIB // 8].any())
+        self.assertTrue((array[2 * MIB // 8:] == numpy.arange(2 * MIB // 8, len(array))).all())
+        region.set_ram(2 * MIB)
+        self.assertLessEqual(region.stat()["pages_present"], 2 * MIB // vswap.PAGE_SIZE)
+
+    def test_errors(self):
+        with self.assertRaises(vswap.Error) as caught:
+            vswap.Space(compressor="rot13")
+        self.assertEqual(caught.exception.errno, errno.EINVAL)
+        with self.assertRaises(vswap.Error) as caught:
+            self.space.add_tier("/no/such/file", size=MIB)
+        self.assertIn("/no/such/file", str(caught.exception))
+        with self.assertRaises(vswap.Error) as caught:
+            self.space.map(SIZE, 5)
+        self.assertEqual(caught.exception.errno, errno.EINVAL)
+        region = self.space.map(SIZE, RAM)
+        self.assertRaises(vswap.Error, region.advise, vswap.COLD, SIZE, 1)
+        self.assertRaises(vswap.Error, region.advise, 99)
+        self.space.close()
+        self.assertRaises(ValueError, self.space.stat)
+        self.assertRaises(ValueError, self.space.map, SIZE, RAM)
+
+
+if __name__ == "__main__":
+    unittest.main()
