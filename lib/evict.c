@@ -450,7 +450,11 @@ static void *reclaimer(void *arg)
 
 int reclaimer_start(struct vswap_region *r)
 {
-	return -pthread_create(&r->reclaimer, NULL, reclaimer, r);
+	int err = pthread_create(&r->reclaimer, NULL, reclaimer, r);
+
+	if (!err)
+		pthread_setname_np(r->reclaimer, "vswap-reclaim");
+	return -err;
 }
 
 void reclaimer_stop(struct vswap_region *r)

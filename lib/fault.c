@@ -457,6 +457,7 @@ int servers_start(struct vswap_region *r)
 		err = pthread_create(&r->server[r->servers], NULL, serve, r);
 		if (err)
 			break;
+		pthread_setname_np(r->server[r->servers], "vswap-serve");
 		if (cpus && cpus <= (int)SERVERS_MAX) {
 			CPU_ZERO(&one);
 			CPU_SET(cpu, &one);

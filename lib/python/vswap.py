@@ -91,6 +91,7 @@ class Space:
     def __init__(self, compressor=None, pool_limit=0):
         conf = _Conf(compressor.encode() if compressor else None, pool_limit)
         self._regions = weakref.WeakSet()
+        self._mapped, self._unwanted = 0, False
         self._handle = _lib.vswap_create(ctypes.byref(conf), ctypes.sizeof(conf))
         if not self._handle:
             number = ctypes.get_errno()
@@ -132,9 +133,18 @@ class Space:
         """With all its regions; BufferError if one is in use."""
         for region in list(self._regions):
             region.close()
+        self._destroy()
+
+    def _destroy(self):
         if self._handle:
             _lib.vswap_destroy(self._handle)
             self._handle = None
+
+    def _unmap(self, handle):
+        _lib.vswap_unmap(handle)
+        self._mapped -= 1
+        if self._unwanted and not self._mapped:
+            self._destroy()
 
     def __enter__(self):
         return self
@@ -143,10 +153,10 @@ class Space:
         self.close()
 
     def __del__(self):
-        # Its regions hold it: they are gone.
-        if getattr(self, "_handle", None):
-            _lib.vswap_destroy(self._handle)
-            self._handle = None
+        # Its regions hold it, but garbage with cycles in it goes in any order.
+        self._unwanted = True
+        if getattr(self, "_handle", None) and not self._mapped:
+            self._destroy()
 
 
 class Region:
@@ -159,6 +169,7 @@ class Region:
         space._check(_lib.vswap_map(space._open(), ctypes.byref(conf), ctypes.sizeof(conf),
                                     ctypes.byref(handle)))
         self._handle, self._space = handle, space
+        space._mapped += 1
         self.size = size
         self.address = _lib.vswap_addr(handle)
         # A type of its own has room for a reference: who uses the memory keeps the region.
@@ -225,7 +236,7 @@ class Region:
             if memory is not None:
                 self._view = memoryview(memory)
                 raise BufferError("the region is in use: there are arrays over it")
-            _lib.vswap_unmap(self._handle)
+            self._space._unmap(self._handle)
             self._handle = None
 
     def __enter__(self):
@@ -237,5 +248,5 @@ class Region:
     def __del__(self):
         # Whoever had an array over it had it, too: there is none.
         if getattr(self, "_handle", None):
-            _lib.vswap_unmap(self._handle)
+            self._space._unmap(self._handle)
             self._handle = None

@@ -2,6 +2,8 @@
 """The Python binding, with arrays four times the memory they may have."""
 import errno
 import gc
+import subprocess
+import sys
 import unittest
 
 import numpy
@@ -70,6 +72,18 @@ class Regions(unittest.TestCase):
         del array
         gc.collect()
         self.assertEqual(self.space.stat()["pages"], 0)
+
+        # Together, and at the end of the program.
+        space = vswap.Space(pool_limit=4 * MIB)
+        array = space.map(SIZE, RAM).numpy("i8")
+        array[:5] = 7
+        del array, space
+        gc.collect()
+        code = "import vswap; s = vswap.Space(); r = s.map(1 << 24, 1 << 21); " \
+            "a = r.numpy('f8'); a[::2] = 1.5; print(a.mean())"
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, check=False)
+        self.assertEqual((done.returncode, done.stdout), (0, "0.75\n"))
 
     def test_advise_and_pin(self):
         region = self.space.map(SIZE, RAM)

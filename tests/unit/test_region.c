@@ -711,7 +711,11 @@ static void test_lost(void **state)
 /* ---- threads --------------------------------------------------------- */
 
 #define THREADS 3
-#define ROUNDS	6000
+#ifdef __SANITIZE_THREAD__
+#define ROUNDS 1000
+#else
+#define ROUNDS 4000
+#endif
 
 /* What is in each page, and who is at it. */
 static struct {
@@ -851,7 +855,43 @@ static void test_threads(void **state)
 	}
 }
 
-/* The same on a kernel that moves pages and does not say so. */
+static void *rewrite(void *arg)
+{
+	struct worker *w = arg;
+
+	for (size_t i = 0; i < NR; i++) {
+		w->bad += !holds(at(w->r, i), 6 + i);
+		fill(at(w->r, i), 7 + i);
+	}
+	return NULL;
+}
+
+/* The handler needs no more stack than it says, with what libc takes of it. */
+static void test_small_stack(void **state)
+{
+	struct vswap *s = create(2 * MIB, true);
+	struct vswap_region *r = map(s, SIZE, MIB, VSWAP_REGION_SIGBUS);
+	struct worker w = { .r = r };
+	size_t stack = 24 << 10;
+	pthread_attr_t attr;
+
+	(void)state;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+	/* Its frames are larger. */
+	stack = 512 << 10;
+#endif
+	fill_all(r, NR, 6);
+	assert_int_equal(pthread_attr_init(&attr), 0);
+	assert_int_equal(pthread_attr_setstacksize(&attr, stack), 0);
+	assert_int_equal(pthread_create(&w.thread, &attr, rewrite, &w), 0);
+	assert_int_equal(pthread_join(w.thread, NULL), 0);
+	assert_int_equal(pthread_attr_destroy(&attr), 0);
+	assert_int_equal(w.bad, 0);
+	expect_all(r, NR, 7);
+	vswap_destroy(s);
+}
+
+/* Under pressure, on a kernel that moves pages and does not say so. */
 static void test_miscounted(void **state)
 {
 	struct vswap_region *r;
@@ -876,13 +916,14 @@ static void test_miscounted(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_contents), cmocka_unit_test(test_ends),
-		cmocka_unit_test(test_sparse),	 cmocka_unit_test(test_advise),
-		cmocka_unit_test(test_pin),	 cmocka_unit_test(test_ram),
-		cmocka_unit_test(test_no_room),	 cmocka_unit_test(test_arguments),
-		cmocka_unit_test(test_syscalls), cmocka_unit_test(test_fork),
-		cmocka_unit_test(test_chain),	 cmocka_unit_test(test_lost),
-		cmocka_unit_test(test_threads),	 cmocka_unit_test(test_miscounted),
+		cmocka_unit_test(test_contents),    cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_sparse),	    cmocka_unit_test(test_advise),
+		cmocka_unit_test(test_pin),	    cmocka_unit_test(test_ram),
+		cmocka_unit_test(test_no_room),	    cmocka_unit_test(test_arguments),
+		cmocka_unit_test(test_syscalls),    cmocka_unit_test(test_fork),
+		cmocka_unit_test(test_chain),	    cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_threads),	    cmocka_unit_test(test_miscounted),
+		cmocka_unit_test(test_small_stack),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
