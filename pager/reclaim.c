@@ -46,6 +46,7 @@
 #define FULL_MS	       3000	  /* looked at for that long before the user is told */
 #define HUNGRY_MS      50	  /* a fault that waits is looked at far more often */
 #define STUCK_BYTES    (64 << 10) /* less is noise */
+#define STUCK_GROWTH   64	  /* a part so small of the limit, too */
 #define STALLED_MS     500
 
 static struct {
@@ -701,8 +702,12 @@ static void check_stuck(struct group *g, uint64_t used)
 {
 	uint64_t faults = count_read(&g->count[GROUP_FAULT]), now = now_ns();
 
-	/* One who is stopped is not to die for what it cannot give. */
+	/*
+	 * One who is stopped is not to die for what it cannot give.  One that grew by much has
+	 * written what a fork shares, which no fault of ours stands before: there is more to do.
+	 */
 	if (!g->stuck_ns || group_stalled(g) || used + STUCK_BYTES < g->stuck_used ||
+	    used > g->stuck_used + group_ram(g) / STUCK_GROWTH ||
 	    faults > g->stuck_faults + STUCK_FAULTS) {
 		g->stuck_ns = now;
 		g->stuck_used = used;
