@@ -44,6 +44,8 @@ uint64_t reclaim_low_mark(uint64_t limit);
 
 /* The most of @ram bytes that may be compressed pages.  No lock needed. */
 uint64_t reclaim_pool_most(uint64_t ram);
+/* Of @pool bytes compressed, what should go to a tier before they are at @limit. */
+uint64_t reclaim_pool_excess(uint64_t pool, uint64_t limit);
 /*
  * Until told otherwise reclaim until no more than @goal bytes are used, if that is
  * below what the limit asks for.  0: no goal.

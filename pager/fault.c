@@ -519,32 +519,37 @@ static void count_fault(struct group *group, const struct plan *plan, bool entry
 }
 
 /* The page is lost: whoever touches it gets SIGBUS, and nobody gets zeros. */
-static void serve_poison(struct server *sv, struct client *c, struct plan *plan)
+static enum outcome serve_poison(struct server *sv, struct client *c, struct plan *plan)
 {
 	struct uffdio_poison poison = { .range = { plan->start, PAGE_SIZE_ } };
-	bool done = false;
+	int err = 0;
 
-	if (client_gate(c, GATE_TO_COPY)) {
-		pthread_mutex_lock(&c->state);
-		if (window_get(&c->win, plan->start).val == plan->entry[0].val &&
-		    !event_unfollowed(c)) {
-			/*
-			 * The entry stays: UFFDIO_COPY overwrites the mark, and readahead from
-			 * a page before it would bring zeros.
-			 */
-			done = !ioctl(c->uffd, UFFDIO_POISON, &poison);
-		} else {
-			done = true;
-			wake_page(c, plan->start);
-		}
-		unbusy(sv, c);
-		pthread_mutex_unlock(&c->state);
-		client_ungate(c, GATE_TO_COPY);
+	if (!client_gate(c, GATE_TO_COPY))
+		return SERVED;
+	pthread_mutex_lock(&c->state);
+	/*
+	 * The entry stays: UFFDIO_COPY overwrites the mark, and readahead from a page before
+	 * it would bring zeros.
+	 */
+	if (window_get(&c->win, plan->start).val == plan->entry[0].val && !event_unfollowed(c))
+		err = ioctl(c->uffd, UFFDIO_POISON, &poison) ? errno : 0;
+	else
+		err = EEXIST;
+	unbusy(sv, c);
+	pthread_mutex_unlock(&c->state);
+	client_ungate(c, GATE_TO_COPY);
+	if (err == EAGAIN)
+		return AGAIN;
+	if (err == EEXIST) {
+		/* It is something else by now, or marked: the program finds out itself. */
+		wake_page(c, plan->start);
+		return SERVED;
 	}
 	count_add(&pager.count.sigbus, 1);
-	if (!done && !client_is_dead(c) && errno != EAGAIN)
-		/* Before 6.6 a single page cannot be marked: the process gets the signal. */
+	/* Before 6.6 a single page cannot be marked: the process gets the signal. */
+	if (err && !client_is_dead(c))
 		kill(client_pid(c) ? client_pid(c) : c->job->pid, SIGBUS);
+	return SERVED;
 }
 
 /*
@@ -697,10 +702,8 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 	} else if (entry) {
 		distance = swap_refault_distance(pager.space, plan.entry[0]);
 		n = plan_read(sv, &plan);
-		if (n == -EIO) {
-			serve_poison(sv, c, &plan);
-			return SERVED;
-		}
+		if (n == -EIO)
+			return serve_poison(sv, c, &plan);
 		if (n) {
 			/* Freed under our eyes by an event: look again. */
 			pthread_mutex_lock(&c->state);

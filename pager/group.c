@@ -423,9 +423,7 @@ void groups_sampled(const uint64_t resident[GROUP_MAX])
 /* What should go to a tier before it is at its limit in the pool, bytes. */
 static uint64_t pool_excess(const struct group *g)
 {
-	uint64_t pool = count_read(&g->pool), limit = pool_limit(g);
-
-	return pool > limit / 10 * 9 ? pool - limit / 10 * 8 : 0;
+	return reclaim_pool_excess(count_read(&g->pool), pool_limit(g));
 }
 
 bool groups_pool_full(void)

@@ -215,13 +215,17 @@ void reclaim_set_goal(uint64_t goal)
 }
 
 /*
- * A page in the pool takes half of one or less, and comes back some eight times as fast as
- * from a tier: so with a tier, too, the pool is to have what it can, as long as what is
- * in use all the time has its place.
+ * Where there is a tier the pool leaves half to what is in use all the time: a program that
+ * goes over more than the rest again and again loses more by that than a disk costs.
  */
 uint64_t reclaim_pool_most(uint64_t ram)
 {
-	return ram - ram / (has_tier() ? 4 : 8);
+	return ram - ram / (has_tier() ? 2 : 8);
+}
+
+uint64_t reclaim_pool_excess(uint64_t pool, uint64_t limit)
+{
+	return pool > limit - limit / 32 ? pool - (limit - limit / 12) : 0;
 }
 
 static void writer_wake(void)
@@ -496,7 +500,7 @@ static void check_pool(void)
 	struct swap_stat st;
 
 	swap_space_stat(pager.space, &st);
-	if (st.pool_bytes > pool_limit() / 10 * 9 || groups_pool_full())
+	if (reclaim_pool_excess(st.pool_bytes, pool_limit()) || groups_pool_full())
 		writer_wake();
 }
 
@@ -809,6 +813,7 @@ static void *writer_main(void *unused)
 	prctl(PR_SET_NAME, "vswap-write");
 	for (;;) {
 		struct swap_stat st;
+		uint64_t excess;
 
 		pthread_mutex_lock(&reclaim.lock);
 		while (!reclaim.write_woken && !pager_stopping())
@@ -818,8 +823,9 @@ static void *writer_main(void *unused)
 		if (pager_stopping())
 			return NULL;
 		swap_space_stat(pager.space, &st);
-		if (st.pool_bytes > pool_limit() / 10 * 8)
-			swap_writeback(pager.space, st.pool_bytes - pool_limit() / 10 * 8);
+		excess = reclaim_pool_excess(st.pool_bytes, pool_limit());
+		if (excess)
+			swap_writeback(pager.space, excess);
 		groups_writeback();
 	}
 }

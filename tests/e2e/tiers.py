@@ -173,7 +173,7 @@ def nbd_read_error(t):
         message_names(t, live, server.uri, "slot")
         os.unlink(bad)
         again = check_pages(t, live)
-        t.check(again["sigbus"] == lost["sigbus"], f"lost {lost}, then {again}")
+        t.check(again["sigbus"] == lost["sigbus"], f"lost {lost}, then {again}: {live.err()}")
         t.check(answer(t, live, f"grow {t.size(4)}") == "grown", "did not grow")
         t.check(check_pages(t, live)["sigbus"] == 0, "new pages are lost")
         run = live.finish()
