@@ -35,7 +35,6 @@
 #include "../tier/tier.h"
 #include "store.h"
 
-#define BATCH	  STORE_BATCH  /* pages handled together */
 #define WRITEBACK (1ULL << 20) /* bytes moved at one go, once the pool is full enough */
 
 _Static_assert(VSWAP_PAGE_SIZE == SWAP_PAGE_SIZE, "one size of page");
@@ -48,7 +47,7 @@ struct shell {
 
 /* Shells are made by the batch. */
 struct crate {
-	struct shell shell[BATCH];
+	struct shell shell[STORE_BATCH];
 	struct crate *next;
 };
 
@@ -78,14 +77,14 @@ int store_reserve(struct vswap *s)
 	if (!crate)
 		return -ENOMEM;
 	memset(crate, 0, sizeof(*crate));
-	for (unsigned int i = 0; i < BATCH; i++)
+	for (unsigned int i = 0; i < STORE_BATCH; i++)
 		crate->shell[i].owner = s;
-	for (unsigned int i = 0; i < BATCH - 1; i++)
+	for (unsigned int i = 0; i < STORE_BATCH - 1; i++)
 		crate->shell[i].next = &crate->shell[i + 1];
 	pthread_mutex_lock(&s->lock);
 	crate->next = s->crates;
 	s->crates = crate;
-	crate->shell[BATCH - 1].next = s->idle;
+	crate->shell[STORE_BATCH - 1].next = s->idle;
 	s->idle = &crate->shell[0];
 	pthread_mutex_unlock(&s->lock);
 	return 0;
@@ -220,7 +219,8 @@ static void relieve_pool(struct vswap *s, unsigned int stored)
 	struct swap_stat st;
 	u64 mark;
 
-	if (percent >= 100 || __atomic_add_fetch(&s->unchecked, stored, __ATOMIC_RELAXED) < BATCH)
+	if (percent >= 100 ||
+	    __atomic_add_fetch(&s->unchecked, stored, __ATOMIC_RELAXED) < STORE_BATCH)
 		return;
 	__atomic_store_n(&s->unchecked, 0, __ATOMIC_RELAXED);
 	mark = __atomic_load_n(&s->pool_limit, __ATOMIC_RELAXED) / 100 * percent;
@@ -235,7 +235,7 @@ static void relieve_pool(struct vswap *s, unsigned int stored)
 unsigned int store_pages(struct vswap *s, void *const *pages, unsigned int nr, vswap_entry *entries,
 			 int *err)
 {
-	struct swap_folio *folio[BATCH];
+	struct swap_folio *folio[STORE_BATCH];
 	unsigned int have, cached = 0, stored = 0;
 
 	relieve_pool(s, nr);
@@ -280,10 +280,10 @@ int store_full(struct vswap *s, const char *who, int err)
 		who, (unsigned long long)__atomic_load_n(&s->pool_limit, __ATOMIC_RELAXED) >> 20);
 }
 
-/* Up to BATCH aligned pages, one after the other.  All or nothing. */
+/* Up to STORE_BATCH aligned pages, one after the other.  All or nothing. */
 static int store_batch(struct vswap *s, char *pages, unsigned int nr, vswap_entry *entries)
 {
-	void *page[BATCH] = { NULL };
+	void *page[STORE_BATCH] = { NULL };
 	int err;
 
 	for (unsigned int i = 0; i < nr; i++)
@@ -303,12 +303,12 @@ int vswap_store(struct vswap *s, const void *pages, size_t nr, vswap_entry *entr
 	int err = 0;
 
 	if (!aligned(pages)) {
-		bounce = aligned_alloc(SWAP_PAGE_SIZE, BATCH * SWAP_PAGE_SIZE);
+		bounce = aligned_alloc(SWAP_PAGE_SIZE, STORE_BATCH * SWAP_PAGE_SIZE);
 		if (!bounce)
 			return store_says(s, -ENOMEM, "store: no memory");
 	}
 	while (done < nr && !err) {
-		unsigned int n = nr - done < BATCH ? (unsigned int)(nr - done) : BATCH;
+		unsigned int n = nr - done < STORE_BATCH ? (unsigned int)(nr - done) : STORE_BATCH;
 
 		if (bounce)
 			memcpy(bounce, from, n * SWAP_PAGE_SIZE);
@@ -335,13 +335,13 @@ static void wait_for(struct vswap *s, vswap_entry entry)
 }
 
 /*
- * Up to BATCH aligned pages.  What is busy when its turn comes is left for
+ * Up to STORE_BATCH aligned pages.  What is busy when its turn comes is left for
  * another round, after everything else has been let go.
  */
 static int load_batch(struct vswap *s, const vswap_entry *entries, unsigned int nr, char *pages)
 {
-	struct swap_folio *folio[BATCH];
-	unsigned int todo[BATCH], left = nr, have, busy;
+	struct swap_folio *folio[STORE_BATCH];
+	unsigned int todo[STORE_BATCH], left = nr, have, busy;
 	int err = 0, ret;
 
 	for (unsigned int i = 0; i < nr; i++)
@@ -384,12 +384,12 @@ int vswap_load(struct vswap *s, const vswap_entry *entries, size_t nr, void *pag
 	int err = 0, ret;
 
 	if (!aligned(pages)) {
-		bounce = aligned_alloc(SWAP_PAGE_SIZE, BATCH * SWAP_PAGE_SIZE);
+		bounce = aligned_alloc(SWAP_PAGE_SIZE, STORE_BATCH * SWAP_PAGE_SIZE);
 		if (!bounce)
 			return store_says(s, -ENOMEM, "load: no memory");
 	}
 	while (nr) {
-		unsigned int n = nr < BATCH ? (unsigned int)nr : BATCH;
+		unsigned int n = nr < STORE_BATCH ? (unsigned int)nr : STORE_BATCH;
 
 		/* What cannot be loaded leaves the caller's page as it was. */
 		if (bounce)

@@ -316,8 +316,8 @@ void doubts_review(struct client *c);
 bool batch_covers(const struct client *c, uint64_t start, uint64_t end);
 /*
  * A fault on a page that has left with the batch need not wait for the others.  Where are
- * the bytes of the one at @addr, which it covers?  NULL: not to be had before its end.
- * State lock held.
+ * the bytes of the one at @addr?  NULL: it is not in the batch, or they are not to be had
+ * before its end.  State lock held.
  */
 const void *batch_bytes(const struct client *c, uint64_t addr);
 /*

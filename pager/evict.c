@@ -78,7 +78,7 @@ bool batch_covers(const struct client *c, uint64_t start, uint64_t end)
 	return lo < b->runs && b->run[lo].start < end;
 }
 
-/* The place in the batch of the page at @addr, which it covers. */
+/* The place in the batch of the page at @addr, or of one beside it. */
 static unsigned int batch_place(const struct batch *b, uint64_t addr)
 {
 	unsigned int lo = 0, hi = b->pages;
@@ -97,10 +97,10 @@ static unsigned int batch_place(const struct batch *b, uint64_t addr)
 const void *batch_bytes(const struct client *c, uint64_t addr)
 {
 	const struct batch *b = c->batch;
-	unsigned int i = batch_place(b, addr);
+	unsigned int i = b ? batch_place(b, addr) : 0;
 
 	/* What goes by copying is gone when all of its run is. */
-	if (c->batch_copies || b->back[i] ||
+	if (!b || b->addr[i] != addr || c->batch_copies || b->back[i] ||
 	    __atomic_load_n(&c->shared->result[i], __ATOMIC_ACQUIRE) != PAGE_GONE)
 		return NULL;
 	return b->frame[i]->folio.data;

@@ -725,8 +725,7 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 	}
 	pthread_mutex_lock(&c->state);
 	good = still_planned(sv, c, &plan);
-	if (leaving && good &&
-	    (!batch_covers(c, addr, addr + PAGE_SIZE_) || batch_bytes(c, addr) != leaving))
+	if (leaving && batch_bytes(c, addr) != leaving)
 		good = 0;
 	if (good < plan.nr && entry)
 		plan_trim(sv, &plan, good);

@@ -352,11 +352,14 @@ static unsigned int evict_clients(struct group *group, uint64_t pages)
  */
 static uint64_t frames_allowed(const struct group *g)
 {
-	uint64_t allowed = frames_total();
+	unsigned int allowed = frames_total();
 
-	for (; g->parent; g = g->parent)
-		if (frames_for(group_ram(g)) < allowed)
-			allowed = frames_for(group_ram(g));
+	for (; g->parent; g = g->parent) {
+		unsigned int its = frames_for(group_ram(g));
+
+		if (its < allowed)
+			allowed = its;
+	}
 	return allowed;
 }
 
@@ -772,9 +775,7 @@ static enum progress reclaim_round(struct group *g)
 		g->stuck_ns = g->full_ns = 0;
 	}
 	/* There may be others that are not like those, until all have been tried. */
-	if (!progress && gone && g->fruitless < used / PAGE_SIZE_)
-		progress = true;
-	return progress ? PROGRESS : NO_PROGRESS;
+	return progress || (gone && g->fruitless < used / PAGE_SIZE_) ? PROGRESS : NO_PROGRESS;
 }
 
 static void *reclaim_main(void *unused)
