@@ -97,7 +97,7 @@ static uint64_t programs(uint64_t *resident)
 	for (unsigned int i = 0; i < n; i++) {
 		uint64_t anon, file;
 
-		if (client_has_agent(list[i]) && !client_resident(list[i], &anon, &file)) {
+		if (client_is_counted(list[i]) && !client_resident(list[i], &anon, &file)) {
 			/* The agent maps the frames too; they are counted with us. */
 			anon += file > frames ? file - frames : 0;
 			sum += anon;

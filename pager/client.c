@@ -286,11 +286,6 @@ void client_put(struct client *c)
 		client_free(c);
 }
 
-static bool is_counted(const struct client *c)
-{
-	return client_has_agent(c) || c->adopted;
-}
-
 /*
  * How many others of its family there are; in *@its those that have no agent, so are not
  * counted, and have @c as their nearest forebear that is.  The list's lock is held.
@@ -306,7 +301,7 @@ static unsigned int relatives(const struct client *c, unsigned int *its)
 		if (r == c || r->family != c->family)
 			continue;
 		all++;
-		while (r && !is_counted(r))
+		while (r && !client_is_counted(r))
 			r = r->parent;
 		*its += r == c;
 	}
@@ -544,6 +539,11 @@ bool clients_weigh(struct client **list, unsigned int n)
 		weigh(list[i], &weight[i]);
 	/* All at once: what one of them no longer accounts for, another does. */
 	pthread_mutex_lock(&clients.lock);
+	for (unsigned int i = 0; i < n; i++)
+		if (deaths[i] == list[i]->deaths && !client_is_counted(list[i])) {
+			__atomic_store_n(&list[i]->counted, true, __ATOMIC_RELEASE);
+			__atomic_add_fetch(&clients.generation, 1, __ATOMIC_RELEASE);
+		}
 	for (unsigned int i = 0; i < n; i++) {
 		struct weight *w = &list[i]->foreign;
 		unsigned int its, all = relatives(list[i], &its);
@@ -730,10 +730,7 @@ static int adopt(struct job *job, int sock, pid_t pid, uint32_t tid)
 	c->agent_tid = tid;
 	__atomic_store_n(&c->pid, pid, __ATOMIC_RELAXED);
 	hurry_agent(c);
-	/* What it shares with its parent is not to count twice. */
-	pthread_mutex_lock(&clients.lock);
-	c->adopted = true;
-	pthread_mutex_unlock(&clients.lock);
+	/* What it shares with its parent is not to count twice, nor not at all meanwhile. */
 	for (unsigned int i = 0; i < WEIGH_TRIES; i++)
 		if (clients_weigh((struct client *[]){ c, c->parent },
 				  client_has_agent(c->parent) ? 2 : 1))

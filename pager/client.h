@@ -118,7 +118,7 @@ struct client {
 	uint64_t faults;		/* served */
 	uint64_t family;		/* id of the one all of it came from by fork */
 	uint64_t deaths;		/* in it; the list's lock */
-	bool adopted;			/* about to have an agent; the list's lock */
+	bool counted;			/* atomic; was weighed when about to have an agent */
 	struct client *parent;		/* of a child without an agent; the list's lock */
 	struct client *holder;		/* whose agent keeps our userfaultfd, or NULL */
 	unsigned int hold;		/* ... and its number there */
@@ -166,8 +166,9 @@ void client_get(struct client *c);
 void client_put(struct client *c);
 /* Its address space is gone: no more faults; entries are given back at the last put. */
 void client_dead(struct client *c);
-/* Clients alive with a reference each; returns how many, *gen changes with the list. */
+/* Clients alive with a reference each; returns how many. */
 unsigned int clients_get(struct client **list, unsigned int max);
+/* Changes with the list, and with who of them is counted. */
 uint64_t clients_generation(void);
 unsigned int clients_count(void);
 /* Forked children of @job that have no agent yet, or never will. */
@@ -187,6 +188,12 @@ static inline bool client_is_dead(const struct client *c)
 static inline bool client_has_agent(const struct client *c)
 {
 	return __atomic_load_n(&c->sock, __ATOMIC_ACQUIRE) >= 0;
+}
+
+/* Does it account for what it has?  Else its nearest forebear does that is counted. */
+static inline bool client_is_counted(const struct client *c)
+{
+	return client_has_agent(c) || __atomic_load_n(&c->counted, __ATOMIC_ACQUIRE);
 }
 
 /* 0: not known. */
