@@ -894,6 +894,30 @@ static void drop_all_kept(struct client *child, const struct client *parent)
 			 pid, strerror(-ret));
 }
 
+/*
+ * @child is on the list, and was born before: its forebear may have been weighed meanwhile,
+ * when nobody knew that what it shared was to be counted there.  Too much is counted if it
+ * was not, until it is.
+ */
+static void count_child(const struct client *child)
+{
+	struct client *c = child->parent;
+	unsigned int its, all;
+	uint64_t foreign;
+
+	pthread_mutex_lock(&clients.lock);
+	while (c && !client_is_counted(c))
+		c = c->parent;
+	if (c) {
+		all = relatives(c, &its);
+		foreign = count_read(&c->foreign.anon);
+		__atomic_store_n(&c->foreign.anon, all ? foreign * (all - its) / all : 0,
+				 __ATOMIC_RELAXED);
+	}
+	pthread_mutex_unlock(&clients.lock);
+	reclaim_weigh();
+}
+
 struct client *client_fork(struct client *parent, int uffd, bool protect)
 {
 	struct client *c = client_new(parent->job);
@@ -921,6 +945,7 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 		client_protect_child(parent, uffd);
 	if (clients_add(c))
 		goto fail;
+	count_child(c);
 	/* Before it can fork again. */
 	if (client_has_agent(parent))
 		reclaim_forks(parent);
