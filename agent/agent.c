@@ -1247,6 +1247,7 @@ static void before_fork(void)
 		sys2(SYS_nanosleep, &pause, NULL);
 	}
 	agent.fork_waits = __atomic_load_n(&sh->fork_waits, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&sh->forking, 1, __ATOMIC_RELEASE);
 }
 
 /* See agent_shared: what this thread does next to its map must not be taken for how it was. */

@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_MAGIC     0x70617773760003ULL /* the last digits are the version */
+#define WIRE_MAGIC     0x70617773760004ULL /* the last digits are the version */
 #define WIRE_ENV       "VSWAP_SPACE"	   /* abstract socket name, without its NUL */
 #define WIRE_PAGE      4096UL
 #define WIRE_ETIMEDOUT 110
@@ -104,6 +104,8 @@ struct agent_shared {
 	uint32_t looks;
 	/* What a forked child touches before its agent is there may be above a limit. */
 	uint32_t fork_waits;
+	/* Forks begun by the agent's account, less those the pager has followed. */
+	uint32_t forking;
 	/*
 	 * It keeps memory from its children: MADV_WIPEONFORK, MADV_DONTFORK.  Which, the
 	 * pager reads of its map when it follows a fork, so fork() returns after that: when

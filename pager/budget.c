@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "budget.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -86,18 +87,22 @@ static uint64_t own_anon(void)
 	return (resident - shared) * PAGE_SIZE_;
 }
 
-/* What all programs have, and the programs of each group. */
-static uint64_t programs(uint64_t *resident)
+/* What all programs have, and the programs of each group; *gone: some that are no more, too. */
+static uint64_t programs(uint64_t *resident, bool *gone)
 {
 	struct client *list[MAX_CLIENTS];
 	unsigned int n = clients_get(list, MAX_CLIENTS);
 	uint64_t frames = frames_touched() * PAGE_SIZE_, sum = 0;
 
 	memset(resident, 0, GROUP_MAX * sizeof(*resident));
+	*gone = false;
 	for (unsigned int i = 0; i < n; i++) {
 		uint64_t anon, file;
+		int ret = client_is_counted(list[i]) ? client_resident(list[i], &anon, &file) :
+						       -ESRCH;
 
-		if (client_is_counted(list[i]) && !client_resident(list[i], &anon, &file)) {
+		if (ret >= 0) {
+			*gone |= ret > 0;
 			/* The agent maps the frames too; they are counted with us. */
 			anon += file > frames ? file - frames : 0;
 			sum += anon;
@@ -114,20 +119,22 @@ uint64_t budget_sample(void)
 	uint64_t self = own_anon() + budget.own_file + frames_touched() * PAGE_SIZE_;
 	uint64_t resident[GROUP_MAX], program, used, peak, generation;
 	unsigned int tries = 0;
+	bool gone;
 
 	/* Who dies meanwhile may be counted as well as what others have from it. */
 	do {
 		generation = clients_generation();
-		program = programs(resident);
+		program = programs(resident, &gone);
 	} while (generation != clients_generation() && ++tries < SAMPLE_TRIES);
 	used = program + self;
 	__atomic_store_n(&budget.used, used, __ATOMIC_RELAXED);
 	__atomic_store_n(&budget.program, program, __ATOMIC_RELAXED);
 	__atomic_store_n(&budget.self, self, __ATOMIC_RELAXED);
-	/* Two threads sample; the higher one stays. */
+	/* Two threads sample; the higher one stays.  Twice counted is on the safe side, and no peak. */
 	peak = __atomic_load_n(&budget.peak, __ATOMIC_RELAXED);
-	while (used > peak && !__atomic_compare_exchange_n(&budget.peak, &peak, used, true,
-							   __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+	while (!gone && used > peak &&
+	       !__atomic_compare_exchange_n(&budget.peak, &peak, used, true, __ATOMIC_RELAXED,
+					    __ATOMIC_RELAXED))
 		;
 	groups_sampled(resident);
 	return used;

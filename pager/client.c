@@ -29,6 +29,7 @@
 #define WEIGH_BYTES	(1 << 20)   /* made its own: to be weighed anew */
 #define GROWTH_BYTES	(512 << 10) /* the kernel counts what is resident to within some of that */
 #define LOOK_NS		20000000ULL
+#define FORK_NS		2000000000ULL /* one that is not followed by then has failed */
 
 static struct {
 	pthread_mutex_t lock;
@@ -99,6 +100,35 @@ static int send_with_fds(int sock, const struct wire_msg *msg, const int *fds, u
 
 /* ---- the list -------------------------------------------------------- */
 
+/* The list's lock is held. */
+static void fork_followed(struct client *parent)
+{
+	uint32_t n = parent->shared ? __atomic_load_n(&parent->shared->forking, __ATOMIC_ACQUIRE) :
+				      0;
+
+	/* One by clone(2) itself was not counted. */
+	while (n && !__atomic_compare_exchange_n(&parent->shared->forking, &n, n - 1, true,
+						 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		;
+}
+
+/* Children of @c that nobody has heard of yet.  The list's lock is held. */
+static unsigned int forks_under_way(struct client *c)
+{
+	uint32_t n = c->shared ? __atomic_load_n(&c->shared->forking, __ATOMIC_ACQUIRE) : 0;
+	uint64_t now = now_ns();
+
+	if (n != c->forking) {
+		c->forking = n;
+		c->forking_ns = now;
+	} else if (n && now > c->forking_ns + FORK_NS &&
+		   __atomic_compare_exchange_n(&c->shared->forking, &n, 0, false, __ATOMIC_ACQ_REL,
+					       __ATOMIC_ACQUIRE)) {
+		n = c->forking = 0;
+	}
+	return n < MAX_CLIENTS ? n : MAX_CLIENTS;
+}
+
 static int clients_add(struct client *c)
 {
 	int ret = 0;
@@ -119,6 +149,8 @@ static int clients_add(struct client *c)
 	}
 	if (!ret) {
 		c->id = ++clients.last_id;
+		if (c->parent)
+			fork_followed(c->parent);
 		if (!c->family)
 			c->family = c->id;
 		clients.list[clients.nr++] = c;
@@ -448,8 +480,10 @@ int client_resident(struct client *c, uint64_t *anon, uint64_t *file)
 		return ret;
 	*anon -= foreign_anon(c, *anon);
 	/* Gone, and not known to be: what it accounted for others do, see bequeath(). */
-	if (!*anon && !*file)
+	if (!*anon && !*file) {
 		*anon = count_read(&c->own_anon);
+		return 1;
+	}
 	__atomic_store_n(&c->own_anon, *anon, __ATOMIC_RELAXED);
 	*file -= foreign < *file ? foreign : *file;
 	return 0;
@@ -540,27 +574,30 @@ bool clients_weigh(struct client **list, unsigned int n)
 	/* All at once: what one of them no longer accounts for, another does. */
 	pthread_mutex_lock(&clients.lock);
 	for (unsigned int i = 0; i < n; i++)
-		if (deaths[i] == list[i]->deaths && !client_is_counted(list[i])) {
+		if (deaths[i] == list[i]->deaths)
 			__atomic_store_n(&list[i]->counted, true, __ATOMIC_RELEASE);
-			__atomic_add_fetch(&clients.generation, 1, __ATOMIC_RELEASE);
-		}
 	for (unsigned int i = 0; i < n; i++) {
 		struct weight *w = &list[i]->foreign;
 		unsigned int its, all = relatives(list[i], &its);
+		unsigned int unborn = forks_under_way(list[i]);
 
 		/* Who died may have been weighed with it; what that left it has, see bequeath(). */
 		if (deaths[i] != list[i]->deaths) {
 			all_told = false;
 			continue;
 		}
-		/* The part of a child without an agent is counted here, or it would be nowhere. */
-		if (its)
-			weight[i].anon = weight[i].anon * (all - its) / all;
+		/*
+		 * The part of a child without an agent is counted here, or it would be nowhere;
+		 * also of one the kernel has made, perhaps, whose event is to be read yet.
+		 */
+		if (its + unborn)
+			weight[i].anon = weight[i].anon * (all - its) / (all + unborn);
 		__atomic_store_n(&w->faults, weight[i].faults, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->touched, weight[i].touched, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->anon, weight[i].anon, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->file, weight[i].file, __ATOMIC_RELAXED);
 	}
+	__atomic_add_fetch(&clients.generation, 1, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&clients.lock);
 	pthread_mutex_unlock(&weighing);
 	return all_told;
@@ -894,30 +931,6 @@ static void drop_all_kept(struct client *child, const struct client *parent)
 			 pid, strerror(-ret));
 }
 
-/*
- * @child is on the list, and was born before: its forebear may have been weighed meanwhile,
- * when nobody knew that what it shared was to be counted there.  Too much is counted if it
- * was not, until it is.
- */
-static void count_child(const struct client *child)
-{
-	struct client *c = child->parent;
-	unsigned int its, all;
-	uint64_t foreign;
-
-	pthread_mutex_lock(&clients.lock);
-	while (c && !client_is_counted(c))
-		c = c->parent;
-	if (c) {
-		all = relatives(c, &its);
-		foreign = count_read(&c->foreign.anon);
-		__atomic_store_n(&c->foreign.anon, all ? foreign * (all - its) / all : 0,
-				 __ATOMIC_RELAXED);
-	}
-	pthread_mutex_unlock(&clients.lock);
-	reclaim_weigh();
-}
-
 struct client *client_fork(struct client *parent, int uffd, bool protect)
 {
 	struct client *c = client_new(parent->job);
@@ -945,7 +958,6 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 		client_protect_child(parent, uffd);
 	if (clients_add(c))
 		goto fail;
-	count_child(c);
 	/* Before it can fork again. */
 	if (client_has_agent(parent))
 		reclaim_forks(parent);

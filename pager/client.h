@@ -118,6 +118,8 @@ struct client {
 	uint64_t faults;		/* served */
 	uint64_t family;		/* id of the one all of it came from by fork */
 	uint64_t deaths;		/* in it; the list's lock */
+	uint32_t forking;		/* forks under way when last looked for; the list's lock */
+	uint64_t forking_ns;		/* since when it was as many */
 	bool counted;			/* atomic; was weighed when about to have an agent */
 	struct client *parent;		/* of a child without an agent; the list's lock */
 	struct client *holder;		/* whose agent keeps our userfaultfd, or NULL */
@@ -168,7 +170,7 @@ void client_put(struct client *c);
 void client_dead(struct client *c);
 /* Clients alive with a reference each; returns how many. */
 unsigned int clients_get(struct client **list, unsigned int max);
-/* Changes with the list, and with who of them is counted. */
+/* Changes with the list, and with what its members account for. */
 uint64_t clients_generation(void);
 unsigned int clients_count(void);
 /* Forked children of @job that have no agent yet, or never will. */
@@ -228,7 +230,8 @@ void client_ungate(struct client *c, enum gate_for what);
 
 /*
  * Resident bytes as the kernel counts them, without what clients_weigh() found to be
- * others': anonymous, and of files and shared memory.  0 or -errno.
+ * others': anonymous, and of files and shared memory.  0 or -errno; 1: it is gone, and
+ * that is what it had, which others may account for already or not.
  */
 int client_resident(struct client *c, uint64_t *anon, uint64_t *file);
 /* Anonymous pages came into it by us, or left it. */

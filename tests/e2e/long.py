@@ -2,6 +2,7 @@
 """What takes minutes: a large program built, and a large server under load, in little memory."""
 import os
 import random
+import shlex
 import signal
 import time
 
@@ -57,6 +58,19 @@ def redis(t):
     server.send(b"SHUTDOWN NOSAVE\r\n")
     t.paged_end(live)
     redis_reload(t, sock, False, versions, 60)
+
+
+@case("long/busy", timeout=400)
+def busy(t):
+    """Forks beside busy loops: what a child shares is long on its way to be counted for it."""
+    for _ in range(2):
+        t.spawn(["sh", "-c", "while :; do :; done"])
+    commands = [shlex.join(t.vmtest("forkwrite", size * MIB, "--passes", "3", "--threads", "3"))
+                for size in (107, 37)]
+    for _ in range(20):
+        run, _ = t.paged(["sh", "-c", f"{commands[0]} & {commands[1]} && wait $!"], ram=96 * MIB,
+                         options=["--no-tier"])
+        t.check(run.out == b"ok forkwrite\n" * 2, "wrong output", run)
 
 
 @case("long/paused", timeout=120)
