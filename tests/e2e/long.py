@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-"""What takes minutes: a large program built, and a large server under load, in little memory."""
+"""What takes minutes, or much to be unpacked: large programs, and the kernel's own tests."""
+import glob
 import os
 import random
 import shlex
@@ -11,6 +12,11 @@ from real import objects, unpack
 from servers import Redis, connect, redis_argv, redis_reload, redis_snapshot
 
 REDIS_BYTES, REDIS_SECONDS = 512 * MIB, 60
+# Of the kernel's those that are about plain memory, and need nothing set up: name, MiB beside it.
+# One locks all that there is.
+SELFTESTS = (("madv_populate", 24), ("map_fixed_noreplace", 24), ("map_populate", 24),
+             ("mlock-random-test", 24), ("mlock2-tests", 0), ("mremap_dontunmap", 24),
+             ("mremap_test", 24), ("on-fault-limit", 24), ("virtual_address_range", 24))
 
 
 def build_gas(t, wrap):
@@ -58,6 +64,30 @@ def redis(t):
     server.send(b"SHUTDOWN NOSAVE\r\n")
     t.paged_end(live)
     redis_reload(t, sock, False, versions, 60)
+
+
+@case("long/selftests", timeout=300)
+def selftests(t):
+    """The kernel's own tests of memory pass, beside other memory that leaves no room for theirs."""
+    archive = glob.glob("/usr/src/linux-source-*.tar.xz")
+    t.check(archive, "no sources of the kernel (install linux-source)")
+    run = t.run(["tar", "-xf", archive[0], "-C", t.tmp, "--strip-components=4", "--wildcards",
+                 "*/tools/testing/selftests/[vm]m", "*/tools/testing/selftests/kselftest*.h"])
+    t.check(run.status == 0, "the sources do not unpack", run)
+    path = glob.glob(t.path("[vm]m"))[0]
+    for name, ballast in SELFTESTS:
+        run = t.run(["gcc", "-w", "-O2", "-D_GNU_SOURCE", "-o", t.path(name),
+                     os.path.join(path, name + ".c"), os.path.join(path, "vm_util.c"), "-lcap",
+                     "-lpthread"])
+        t.check(run.status == 0, f"{name} cannot be built", run)
+        # Who may lock all memory has no limit to test.
+        argv = ["setpriv", "--bounding-set=-ipc_lock", t.path(name)]
+        run = t.run(argv)
+        t.check(run.status == 0, f"{name} fails without vswap", run)
+        run, stats = t.paged(["env", "LD_PRELOAD=" + t.prog("libballast.so"), *argv],
+                             ram=16 * MIB, paged_out=ballast > 0,
+                             env=dict(os.environ, BALLAST=str(ballast)))
+        print(f"        {name}: {stats['pgsteal']} pages went", flush=True)
 
 
 @case("long/busy", timeout=400)
