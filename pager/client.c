@@ -16,6 +16,7 @@
 
 #include "../agent/uffd.h"
 #include "budget.h"
+#include "coredump.h"
 #include "job.h"
 #include "mapping.h"
 #include "state.h"
@@ -381,6 +382,8 @@ void client_dead(struct client *c)
 	unsigned int its;
 	bool mine = false;
 
+	if (!client_is_dead(c))
+		coredump_note(c);
 	pthread_mutex_lock(&clients.lock);
 	for (unsigned int i = 0; i < clients.nr; i++)
 		if (clients.list[i] == c) {
@@ -810,6 +813,7 @@ int client_accept(struct job *job, int sock, pid_t pid)
 		return -ENOMEM;
 	}
 	c->pid = pid;
+	c->is_program = pid == __atomic_load_n(&job->pid, __ATOMIC_RELAXED);
 	c->uffd = uffd;
 	if (ret == -ECONNRESET)
 		goto fail;

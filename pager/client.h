@@ -86,6 +86,7 @@ struct client {
 	unsigned int ref; /* guarded by the list's lock */
 	bool dead;	  /* atomic; its address space is gone */
 	struct job *job;  /* with a reference */
+	bool is_program;  /* the process is the job's program */
 	pid_t pid;	  /* 0: a forked child whose agent is not here yet; atomic */
 	int uffd;
 	int sock; /* -1: no agent, nothing can be evicted; atomic, the last to be set */

@@ -15,7 +15,8 @@
  *  2. The batch is published under the state lock: a fault on one of its pages
  *     waits for its end, since until then nobody knows where the page is.
  *  3. The agent moves pages out, copies them to frames, drops them, reports.
- *     Client dead: its pages are nobody's; frames and entries are given back.
+ *     Client dead: what has left it is recorded all the same, for its core dump lacks
+ *     it, and given back with the windows; what has not is nobody's.
  *     Supervisor dead: the agent kills the client; nobody ever sees the pages.
  *     A fault on a page that has got to its frame takes it back from there, and
  *     the batch does not end while that is under way.
@@ -639,7 +640,7 @@ static unsigned int settle_batch(struct client *c, bool alive)
 			drop_page(i);
 			continue;
 		}
-		if (alive && sh->result[i] == PAGE_GONE) {
+		if (sh->result[i] == PAGE_GONE) {
 			if (window_set(&c->win, addr, frame->folio.entry))
 				job_kill(c->job,
 					 "out of memory for the table of swapped out pages: killed "

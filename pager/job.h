@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "coredump.h"
+
 struct group;
 
 #define JOB_NAME 64
@@ -26,8 +28,9 @@ struct job {
 	pid_t pid;	     /* the program; 0: not started yet; atomic */
 	int runner;	     /* socket of its vswap run, -1: that is us; atomic */
 	int listener;
-	char name[JOB_NAME]; /* of the listener, in the abstract namespace */
-	bool killed;	     /* by us, with the reason said; atomic */
+	char name[JOB_NAME];	/* of the listener, in the abstract namespace */
+	bool killed;		/* by us, with the reason said; atomic */
+	struct lacking lacking; /* coredump.c */
 };
 
 /* What job_turn() saw. */
@@ -69,6 +72,7 @@ enum job_type {
 	JOB_MSG_REFUSE,	    /* space: it cannot be; it was killed, the reason was said */
 	JOB_MSG_SAY,	    /* space: a line for the user */
 	JOB_MSG_ENDED,	    /* run: the program ended; hang up when the last client has */
+	JOB_MSG_DUMPED,	    /* run: the same, and it left a core dump */
 };
 
 struct job_msg {

@@ -312,6 +312,8 @@ static int follow_server(const struct pager_opts *opts, int sigfd)
 		pass_signals_on(sigfd);
 		if (reap(ended ? &other : &status) && !ended) {
 			ended = true;
+			if (WIFSIGNALED(status) && WCOREDUMP(status))
+				msg.type = JOB_MSG_DUMPED;
 			if (run.server >= 0)
 				send(run.server, &msg, sizeof(msg), MSG_NOSIGNAL);
 		}
@@ -437,6 +439,8 @@ static int run_own(const struct pager_opts *opts, int sigfd)
 	space_stop();
 	if (ret < 0)
 		return EXIT_VSWAP;
+	if (WIFSIGNALED(status) && WCOREDUMP(status))
+		coredump_say(run.job);
 	ret = exit_status(status);
 	print_reports(opts, ret);
 	return ret;

@@ -69,13 +69,14 @@ static void tell(struct job *job, enum job_type type)
 }
 
 /* What the run said.  False: it is gone. */
-static bool hear(struct job *job, bool *ended)
+static bool hear(struct job *job, bool *ended, bool *dumped)
 {
 	struct job_msg msg;
 	ssize_t n = recv(job->runner, &msg, sizeof(msg), MSG_DONTWAIT);
 
-	if (n == sizeof(msg) && msg.type == JOB_MSG_ENDED) {
+	if (n == sizeof(msg) && (msg.type == JOB_MSG_ENDED || msg.type == JOB_MSG_DUMPED)) {
 		*ended = true;
+		*dumped = msg.type == JOB_MSG_DUMPED;
 		/* Its number may be another's soon. */
 		__atomic_store_n(&job->pid, 0, __ATOMIC_RELAXED);
 	}
@@ -85,7 +86,7 @@ static bool hear(struct job *job, bool *ended)
 static void *job_main(void *arg)
 {
 	struct job *job = arg;
-	bool here, ended = false, told = false;
+	bool here, ended = false, dumped = false, told = false;
 
 	prctl(PR_SET_NAME, "vswap-job");
 	here = await_runner(job);
@@ -96,7 +97,7 @@ static void *job_main(void *arg)
 			tell(job, seen & JOB_CLIENT ? JOB_MSG_CLIENT : JOB_MSG_REFUSE);
 			told = true;
 		}
-		if ((seen & JOB_INPUT) && here && !hear(job, &ended)) {
+		if ((seen & JOB_INPUT) && here && !hear(job, &ended, &dumped)) {
 			here = false;
 			job_close(job);
 			if (job_busy(job))
@@ -104,6 +105,8 @@ static void *job_main(void *arg)
 		}
 	}
 	job_close(job);
+	if (dumped)
+		coredump_say(job);
 	/* Now the run ends as well. */
 	if (here)
 		shutdown(job->runner, SHUT_RDWR);

@@ -9,6 +9,7 @@ import time
 
 from failure import answer, check_pages, tier_file
 from harness import MIB, case, is_alive, processes, wait_until
+from real import abort, dumping
 
 
 class Space:
@@ -131,6 +132,14 @@ def run_killed(t):
     is_good(t, two)
     t.check(two.finish().status == 0, "failed")
     t.check(wait_until(lambda: space.groups()["/"]["programs"] == 0, 5), "programs are left")
+    space.end()
+
+
+@case("groups/core-dump")
+def core_dump(t):
+    """Who joined is told what its dump lacks by the space, which alone knows."""
+    space = Space(t)
+    abort(t, t.spawn(space.argv(None, *dumping(t.vmtest("hold", 2 * space.ram)))))
     space.end()
 
 

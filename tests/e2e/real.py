@@ -6,10 +6,13 @@ import glob
 import hashlib
 import os
 import random
+import re
 import shutil
+import signal
+import struct
 import sys
 
-from harness import MIB, case
+from harness import MIB, Skipped, case
 
 PYTHON = sys.executable
 
@@ -290,6 +293,70 @@ def inspect(t):
     live.say("check")
     t.check(live.line(30).endswith(" sigbus 0 wrong 0"), "wrong bytes after that")
     t.paged_end(live)
+
+
+def dumping(argv):
+    """That program, to leave a core dump when it is aborted."""
+    return ["sh", "-c", 'ulimit -c unlimited; exec "$0" "$@"', *argv]
+
+
+def core_memory(path, start, length):
+    """What of that memory is in a core dump; zeros where it has nothing."""
+    memory = bytearray(length)
+    with open(path, "rb") as f:
+        header = f.read(64)
+        offset, = struct.unpack_from("<Q", header, 32)
+        size, number = struct.unpack_from("<HH", header, 54)
+        for i in range(number):
+            f.seek(offset + i * size)
+            kind, _, at, address, _, there = struct.unpack_from("<IIQQQQ", f.read(size))
+            begin, end = max(address, start), min(address + there, start + length)
+            if kind == 1 and begin < end:
+                f.seek(at + begin - address)
+                memory[begin - start:end - start] = f.read(end - begin)
+    return memory
+
+
+def abort(t, live):
+    """Abort a program that holds memory: its dump has the right bytes, but for those said."""
+    with open("/proc/sys/kernel/core_pattern") as f:
+        if f.read(1) in "|/":
+            raise Skipped("core dumps go elsewhere here (sysctl kernel.core_pattern)")
+    pid = int(live.line(60).split()[1])
+    live.say("where")
+    start, length = map(int, live.line(10).split()[1:])
+    dump = t.path("dump")
+    live.say(f"dump {dump}")
+    t.check(live.line(60) == "dumped", "the program itself cannot read it")
+    os.kill(pid, signal.SIGABRT)
+    run = live.finish()
+    t.check(run.status == 128 + signal.SIGABRT, f"status {run.status}", run)
+    said = re.search(r"^vswap: core dump: lacks at least (\d+) KiB, .*: ([-0-9a-f, ]+?)( and \d+ more)? \(",
+                     run.err.decode(), re.M)
+    t.check(said, "not a word on what the dump lacks", run)
+    rows = [[int(x, 16) for x in row.split("-")] for row in said[2].split(", ")]
+    have = core_memory((glob.glob(t.path("core")) + glob.glob(t.path(f"core.{pid}")))[0], start,
+                       length)
+    with open(dump, "rb") as f:
+        want = f.read()
+    lacking = unsaid = 0
+    for at in range(0, length, 4096):
+        told = any(row[0] <= start + at < row[1] for row in rows)
+        page, right = have[at:at + 4096], want[at:at + 4096]
+        t.check(page == right or not any(page), f"{start + at:#x}: wrong bytes", run)
+        t.check(not told or not any(page), f"{start + at:#x} is not lacking", run)
+        lacking += page != right
+        unsaid += page != right and not told and not said[3]
+    # Those it was taking out at that moment.
+    t.check(unsaid <= 64, f"{unsaid} pages are lacking, which is not said", run)
+    t.check(0 < lacking * 4 <= int(said[1]) + 256, f"{lacking} pages are lacking", run)
+
+
+@case("real/core-dump")
+def core_dump(t):
+    """The bytes of what is there, and a word on what is not."""
+    abort(t, t.spawn(t.vswap_run("--ram", str(t.ram), "--",
+                                 *dumping(t.vmtest("hold", 2 * t.ram)))))
 
 
 @case("real/issue-python", timeout=180)
