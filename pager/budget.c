@@ -136,7 +136,7 @@ uint64_t budget_sample(void)
 	       !__atomic_compare_exchange_n(&budget.peak, &peak, used, true, __ATOMIC_RELAXED,
 					    __ATOMIC_RELAXED))
 		;
-	groups_sampled(resident);
+	groups_sampled(resident, !gone);
 	return used;
 }
 

@@ -67,7 +67,7 @@ static void has(struct group *g, uint64_t bytes)
 
 	for (; g; g = g->parent)
 		resident[group_index(g)] += more;
-	groups_sampled(resident);
+	groups_sampled(resident, true);
 	groups_share(0);
 }
 
@@ -77,7 +77,7 @@ static void clear(const char *const *names)
 	struct group *g;
 
 	memset(resident, 0, sizeof(resident));
-	groups_sampled(resident);
+	groups_sampled(resident, true);
 	for (; *names; names++)
 		assert_int_equal(group_remove(*names), 0);
 	for (unsigned int i = 0; (g = group_nth(i)); i++)
