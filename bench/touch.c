@@ -9,10 +9,13 @@
  * PATTERN: fill (write the region once), seq, seqw, stride (every 16th page, then the
  * ones beside them), uniform, zipf (0.99), rw (uniform, half of them writes), phase
  * (uniform over a quarter of the region, another one after as many ops as there are
- * pages), fork.  Ops are pages; it ends before if it takes SECONDS.  The latencies are
- * the program's own, of the first word it touches, a page that was there included.  Of
- * fork ops are children that leave at once, and the latencies those of fork().  Threads
- * share the region and the ops; they only read.
+ * pages).  Ops are pages; it ends before if it takes SECONDS.  The latencies are
+ * the program's own, of the first word it touches, a page that was there included.
+ * Threads share the region and the ops; they only read.
+ *
+ * Or a call, whose ops and latencies are: fork (of children that leave at once), unmap (a
+ * MiB mapped, written and unmapped), drop (a MiB of the region given to MADV_DONTNEED and
+ * written anew).
  *
  * All words of a page add up to what its number makes; each touch adds them up.
  */
@@ -30,10 +33,11 @@
 
 #include "touch.h"
 
-#define PAGE	4096UL
-#define WORDS	(PAGE / 8)
-#define STRIDE	16UL
-#define BUCKETS 512
+#define PAGE	   4096UL
+#define WORDS	   (PAGE / 8)
+#define STRIDE	   16UL
+#define BUCKETS	   512
+#define CALL_BYTES (1UL << 20)
 
 static uint64_t hist[BUCKETS], longest;
 static __thread uint64_t seed = 88172645463325252ULL;
@@ -102,26 +106,6 @@ static uint64_t zipf(uint64_t n)
 
 	/* Hot pages lie scattered, as they do in programs. */
 	return rank * 2654435761ULL % n;
-}
-
-/* Returns how many did not go well. */
-static uint64_t forks(uint64_t nr)
-{
-	uint64_t bad = 0;
-
-	while (nr--) {
-		uint64_t t = now_ns();
-		pid_t child = fork();
-		int status;
-
-		if (!child)
-			_exit(0);
-		t = now_ns() - t;
-		hist[bucket(t)]++;
-		longest = t > longest ? t : longest;
-		bad += child < 0 || waitpid(child, &status, 0) != child || status;
-	}
-	return bad;
 }
 
 static const char *pattern;
@@ -265,6 +249,71 @@ static uint64_t touch_all(uint64_t *ops, unsigned int threads)
 	return wrong;
 }
 
+static int write_pages(char *at)
+{
+	for (uint64_t i = 0; i < CALL_BYTES; i += PAGE)
+		at[i] = 1;
+	return 0;
+}
+
+static int do_fork(uint64_t *ns)
+{
+	uint64_t start = now_ns();
+	pid_t child = fork();
+	int status;
+
+	if (!child)
+		_exit(0);
+	*ns = now_ns() - start;
+	return child < 0 || waitpid(child, &status, 0) != child || status;
+}
+
+static int do_unmap(uint64_t *ns)
+{
+	uint64_t start = now_ns();
+	char *p =
+		mmap(NULL, CALL_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int ret = p == MAP_FAILED || write_pages(p) || munmap(p, CALL_BYTES);
+
+	*ns = now_ns() - start;
+	return ret;
+}
+
+static int do_drop(uint64_t *ns)
+{
+	uint64_t start = now_ns();
+	int ret = madvise(mem, CALL_BYTES, MADV_DONTNEED) || write_pages(mem);
+
+	*ns = now_ns() - start;
+	return ret;
+}
+
+static const struct call {
+	const char *name;
+	int (*once)(uint64_t *ns);
+} calls[] = { { "fork", do_fork }, { "unmap", do_unmap }, { "drop", do_drop } };
+
+static const struct call *call_named(const char *name)
+{
+	for (unsigned int i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+		if (!strcmp(name, calls[i].name))
+			return &calls[i];
+	return NULL;
+}
+
+/* Returns how many did not go well. */
+static uint64_t call(const struct call *c, uint64_t times)
+{
+	uint64_t bad = 0, ns = 0;
+
+	while (times--) {
+		bad += c->once(&ns) != 0;
+		hist[bucket(ns)]++;
+		longest = ns > longest ? ns : longest;
+	}
+	return bad;
+}
+
 static double seconds(struct timeval t)
 {
 	return (double)t.tv_sec + (double)t.tv_usec / 1e6;
@@ -293,13 +342,13 @@ static void print(uint64_t ops, uint64_t ns, uint64_t fill_ns, uint64_t free_ns)
 
 static int known(const char *name)
 {
-	static const char *const names[] = { "fill", "seq", "seqw",  "stride", "uniform",
-					     "zipf", "rw",  "phase", "fork" };
+	static const char *const names[] = { "fill",	"seq",	"seqw", "stride",
+					     "uniform", "zipf", "rw",	"phase" };
 
 	for (unsigned int i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (!strcmp(name, names[i]))
 			return 1;
-	return 0;
+	return call_named(name) != NULL;
 }
 
 int touch_main(int argc, char **argv, const struct touch_memory *memory)
@@ -337,9 +386,9 @@ int touch_main(int argc, char **argv, const struct touch_memory *memory)
 	fill();
 	fill_ns = now_ns() - start;
 	start = now_ns();
-	if (!strcmp(pattern, "fork")) {
-		if (forks(ops)) {
-			fprintf(stderr, "%s: fork failed\n", memory->name);
+	if (call_named(pattern)) {
+		if (call(call_named(pattern), ops)) {
+			fprintf(stderr, "%s: %s failed\n", memory->name, pattern);
 			return 1;
 		}
 	} else if (strcmp(pattern, "fill")) {
