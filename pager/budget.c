@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "budget.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -98,8 +97,7 @@ static uint64_t programs(uint64_t *resident, bool *gone)
 	*gone = false;
 	for (unsigned int i = 0; i < n; i++) {
 		uint64_t anon, file;
-		int ret = client_is_counted(list[i]) ? client_resident(list[i], &anon, &file) :
-						       -ESRCH;
+		int ret = client_resident(list[i], &anon, &file);
 
 		if (ret >= 0) {
 			*gone |= ret > 0;

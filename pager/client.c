@@ -477,8 +477,16 @@ static uint64_t foreign_anon(struct client *c, uint64_t anon)
 int client_resident(struct client *c, uint64_t *anon, uint64_t *file)
 {
 	uint64_t foreign = count_read(&c->foreign.file);
-	int ret = read_statm(c, anon, file);
+	int ret;
 
+	if (!client_is_counted(c)) {
+		int64_t charged = __atomic_load_n(&c->charged, __ATOMIC_RELAXED);
+
+		*anon = charged > 0 ? (uint64_t)charged : 0;
+		*file = 0;
+		return 0;
+	}
+	ret = read_statm(c, anon, file);
 	if (ret)
 		return ret;
 	*anon -= foreign_anon(c, *anon);

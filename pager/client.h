@@ -232,7 +232,8 @@ void client_ungate(struct client *c, enum gate_for what);
 /*
  * Resident bytes as the kernel counts them, without what clients_weigh() found to be
  * others': anonymous, and of files and shared memory.  0 or -errno; 1: it is gone, and
- * that is what it had, which others may account for already or not.
+ * that is what it had, which others may account for already or not.  Of one that is not
+ * counted, what we brought into it: it can be neither looked into nor weighed.
  */
 int client_resident(struct client *c, uint64_t *anon, uint64_t *file);
 /* Anonymous pages came into it by us, or left it. */

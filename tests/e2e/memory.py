@@ -37,6 +37,8 @@ TESTS = {
     "forkgrow": (BOTH, True),
     "forkthreads": (ASAN, True),
     "spawn": ((), True),
+    "clone": ((), True),
+    "orphan": ((), True),
     "shell": (ASAN, True),
     "syscalls": (ASAN, True),
     "closefds": (ASAN, True),

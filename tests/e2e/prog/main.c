@@ -40,6 +40,7 @@ static const struct {
 	{ "forkread", test_forkread }, { "forkwrite", test_forkwrite },
 	{ "forkgrow", test_forkgrow }, { "forkthreads", test_forkthreads },
 	{ "spawn", test_spawn },       { "shell", test_shell },
+	{ "clone", test_clone },       { "orphan", test_orphan },
 	{ "syscalls", test_syscalls }, { "closefds", test_closefds },
 	{ "signals", test_signals },   { "barrier", test_barrier },
 	{ "mapkinds", test_mapkinds }, { "sysv", test_sysv },

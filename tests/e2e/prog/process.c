@@ -5,11 +5,14 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -231,4 +234,83 @@ void test_shell(void)
 		fail("system: the command failed");
 	if (system("exit 3") != 3 << 8 || !system(NULL))
 		fail("system: another status");
+}
+
+struct half {
+	char *mem;
+	size_t nr;
+	uint32_t version;
+};
+
+static int fill_half(void *arg)
+{
+	const struct half *half = arg;
+
+	range_fill(half->mem + half->nr * PAGE, half->nr, half->nr, half->version);
+	return 0;
+}
+
+/* clone(2) itself: a process on the same memory, and a fork that libc does not know of. */
+void test_clone(void)
+{
+	static char stack[64 << 10] __attribute__((aligned(64)));
+	size_t nr = args.size / 2 / PAGE / 2 * 2, some = nr / 16, last = nr - some;
+	char *mem = map_anon(nr * PAGE);
+	uint32_t version;
+	pid_t pid;
+
+	pressure_init(args.size - nr * PAGE);
+	range_fill(mem, nr, 0, 0);
+	for (version = 1; version <= args.passes; version++) {
+		struct half half = { mem, nr / 2, version };
+
+		pressure();
+		pid = clone(fill_half, stack + sizeof(stack), CLONE_VM | SIGCHLD, &half);
+		if (pid < 0)
+			fail_errno("clone");
+		range_fill(mem, nr / 2, 0, version);
+		wait_for(pid, "process on the same memory");
+		range_check(mem, nr, 0, version);
+
+		/* It gives nothing back, so it takes little. */
+		pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+		if (pid < 0)
+			fail_errno("clone");
+		if (!pid) {
+			range_check(mem, some, 0, version);
+			range_fill(mem + last * PAGE, some, last, version + 1000);
+			range_check(mem + last * PAGE, some, last, version + 1000);
+			_exit(0);
+		}
+		wait_for(pid, "child");
+		range_check(mem, nr, 0, version);
+	}
+}
+
+/* A daemon: its parent's parent ends at once, and it goes on with what that had. */
+void test_orphan(void)
+{
+	size_t nr = args.size / 2 / PAGE;
+	char *mem = map_anon(nr * PAGE);
+	pid_t first = getpid(), pid;
+
+	pressure_init(args.size - nr * PAGE);
+	range_fill(mem, nr, 0, 0);
+	pressure();
+	pid = forked();
+	if (pid) {
+		wait_for(pid, "child");
+		_exit(0);
+	}
+	if (setsid() < 0)
+		fail_errno("setsid");
+	if (forked())
+		_exit(0);
+	while (!kill(first, 0))
+		usleep(1000);
+	range_check(mem, nr, 0, 0);
+	pressure();
+	range_fill(mem, nr / 2, 0, 1);
+	range_check(mem, nr / 2, 0, 1);
+	range_check(mem + nr / 2 * PAGE, nr - nr / 2, nr / 2, 0);
 }

@@ -106,6 +106,8 @@ void test_forkgrow(void);
 void test_forkthreads(void);
 void test_spawn(void);
 void test_shell(void);
+void test_clone(void);
+void test_orphan(void);
 void test_syscalls(void);
 void test_closefds(void);
 void test_signals(void);
