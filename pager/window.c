@@ -15,6 +15,7 @@
 #define MAP_WORDS     (1UL << (ADDR_BITS - WINDOW_SHIFT))
 #define BLOCK_SHIFT   30 /* a page of the map */
 #define BLOCKS	      (1UL << (ADDR_BITS - BLOCK_SHIFT))
+#define TOP_SHIFT     38
 #define WINDOW_BYTES  (WINDOW_PAGES * sizeof(uint64_t))
 #define COUNT_MASK    (WINDOW_BYTES - 1)
 #define ARENA_WINDOWS (1UL << 22) /* 8 TiB of swapped out memory */
@@ -131,6 +132,7 @@ int window_set(struct windows *w, uint64_t addr, vswp_entry_t entry)
 			return -ENOMEM;
 		*word = (uint64_t)window;
 		w->block[addr >> BLOCK_SHIFT]++;
+		w->top[addr >> TOP_SHIFT]++;
 	}
 	++*word;
 	*slot_of(w, addr) = entry.val << HEAT_BITS;
@@ -146,6 +148,7 @@ void window_clear(struct windows *w, uint64_t addr, unsigned int heat)
 		window_free((uint64_t *)*word);
 		*word = 0;
 		w->block[addr >> BLOCK_SHIFT]--;
+		w->top[addr >> TOP_SHIFT]--;
 	}
 }
 
@@ -177,7 +180,9 @@ uint64_t window_next(const struct windows *w, uint64_t addr, uint64_t end)
 	if (end > 1UL << ADDR_BITS)
 		end = 1UL << ADDR_BITS;
 	while (addr < end) {
-		if (!w->block[addr >> BLOCK_SHIFT])
+		if (!w->top[addr >> TOP_SHIFT])
+			addr = skip(addr, TOP_SHIFT, end);
+		else if (!w->block[addr >> BLOCK_SHIFT])
 			addr = skip(addr, BLOCK_SHIFT, end);
 		else if (!*word_of(w, addr))
 			addr = skip(addr, WINDOW_SHIFT, end);

@@ -21,12 +21,15 @@
 #define WINDOW_SHIFT 21
 #define WINDOW_PAGES 512
 
+#define WINDOW_TOPS  512 /* of 2^47 bytes */
+
 #define HEAT_BITS    4
 #define HEAT_MAX     ((1U << HEAT_BITS) - 1)
 
 struct windows {
-	uint64_t *map;	 /* sparse, one word a window: its slots | entries in it */
-	uint16_t *block; /* sparse: windows in being in each gigabyte */
+	uint64_t *map;		   /* sparse, one word a window: its slots | entries in it */
+	uint16_t *block;	   /* sparse: windows in being in each gigabyte */
+	uint32_t top[WINDOW_TOPS]; /* ... in each 256 GiB */
 };
 
 /* Both return 0 or -ENOMEM. */
