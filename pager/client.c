@@ -506,6 +506,15 @@ void client_charge(struct client *c, int64_t bytes)
 	budget_charge(c->job->group, bytes);
 }
 
+void client_dropped(struct client *c, uint64_t bytes)
+{
+	int64_t charged = __atomic_load_n(&c->charged, __ATOMIC_RELAXED);
+
+	if (client_is_counted(c) || charged <= 0)
+		return;
+	client_charge(c, -(bytes < (uint64_t)charged ? (int64_t)bytes : charged));
+}
+
 bool client_shares(struct client *c)
 {
 	return count_read(&c->foreign.anon) > WEIGH_BYTES;

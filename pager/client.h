@@ -239,6 +239,11 @@ int client_resident(struct client *c, uint64_t *anon, uint64_t *file);
 /* Anonymous pages came into it by us, or left it. */
 void client_charge(struct client *c, int64_t bytes);
 /*
+ * It has let go of up to @bytes.  Of one that is not counted all of them are taken to have
+ * been there: what it has would only grow otherwise.
+ */
+void client_dropped(struct client *c, uint64_t bytes);
+/*
  * Has it grown otherwise than by us since the last look that said so?  Then there
  * is memory to be registered.  One thread asks.
  */

@@ -318,6 +318,7 @@ static void follow(struct client *c, const struct uffd_msg *msg)
 		count_add(&pager.count.event_remove, 1);
 		wait_for_batch(c, start, end);
 		client_drop_entries(c, start, end);
+		client_dropped(c, end - start);
 		if (c->shared)
 			doubt_add(c, start, end, DOUBT_NS);
 		break;
@@ -327,6 +328,7 @@ static void follow(struct client *c, const struct uffd_msg *msg)
 		count_add(&pager.count.event_unmap, 1);
 		wait_for_batch(c, start, end);
 		client_drop_entries(c, start, end);
+		client_dropped(c, end - start);
 		ranges_remove(c, start, end);
 		wake_range(c, start, end);
 		break;

@@ -791,7 +791,8 @@ static enum outcome serve_protected(struct fault *f)
 	if (!client_gate(c, GATE_TO_COPY))
 		return SERVED;
 	pthread_mutex_lock(&c->state);
-	if (batch_covers(c, f->addr, f->addr + WP_AHEAD))
+	/* What is let go ahead and not written counts until it is looked at, which not all can be. */
+	if (batch_covers(c, f->addr, f->addr + WP_AHEAD) || !client_is_counted(c))
 		wp.range.len = PAGE_SIZE_;
 	if (batch_covers(c, f->addr, f->addr + PAGE_SIZE_)) {
 		c->waiting_batch++;
