@@ -100,6 +100,13 @@ for rule in ("mapkinds", "sysv", "mlockall", "advices", "direct", "ownuffd", "sa
     add_rule(rule)
 
 
+@case("memory/clonefork", timeout=60)
+def clonefork(t):
+    """A child without an agent gives nothing back of what it came with: no bound on that."""
+    ran, _ = t.paged(t.vmtest("clonefork", 3 * t.ram), bound=False)
+    check_output(t, ran, "clonefork")
+
+
 @case("memory/mapped", timeout=60)
 def mapped(t):
     """Where nothing else is left, mapped files leave: they are there to be read again."""
