@@ -27,7 +27,7 @@ TESTS = {
     "mremap": (BOTH, True),
     "mprotect": (ASAN, True),
     "munmap": (BOTH, True),
-    "churn": (BOTH, True),
+    "churn": (ASAN, True),
     "manymaps": (ASAN, True),
     "mlock": ((), False),
     "shared": ((), False),
@@ -57,11 +57,10 @@ def add(name, factor, tier, sanitized, bound):
           ASAN if sanitized and factor == 2 and not tier else ())
     def run(t):
         size = t.size(factor)
-        if name == "malloc" and tier:
-            size *= 2  # half of it is free at any time
         # With one pass, threads is over before a slow vswap has looked.
         argv = t.vmtest(name, size, *(["--hard"] if tier else []),
-                        *(["--passes", "4" if name == "threads" else "1"] if t.sanitized else []))
+                        *(["--passes", "4" if name == "threads" else "1"]
+                          if t.sanitized or tier else []))
         ran, stats = t.paged(argv, options=() if tier else ("--no-tier",), bound=bound)
         check_output(t, ran, name)
         if tier:
