@@ -121,7 +121,7 @@ struct client {
 	uint64_t deaths;		/* in it; the list's lock */
 	uint32_t forking;		/* forks under way when last looked for; the list's lock */
 	uint64_t forking_ns;		/* since when it was as many */
-	bool counted;			/* atomic; was weighed when about to have an agent */
+	bool counted;			/* atomic; was weighed, before it had an agent perhaps */
 	struct client *parent;		/* of a child without an agent; the list's lock */
 	struct client *holder;		/* whose agent keeps our userfaultfd, or NULL */
 	unsigned int hold;		/* ... and its number there */

@@ -197,6 +197,11 @@ static bool reap(int *status)
 
 /* ---- the run ---------------------------------------------------------- */
 
+static bool left_dump(int status)
+{
+	return WIFSIGNALED(status) && WCOREDUMP(status);
+}
+
 /* Where the space is another process: what it tells us, as job_turn() has it. */
 static int server_turn(int fd, int ms)
 {
@@ -312,7 +317,7 @@ static int follow_server(const struct pager_opts *opts, int sigfd)
 		pass_signals_on(sigfd);
 		if (reap(ended ? &other : &status) && !ended) {
 			ended = true;
-			if (WIFSIGNALED(status) && WCOREDUMP(status))
+			if (left_dump(status))
 				msg.type = JOB_MSG_DUMPED;
 			if (run.server >= 0)
 				send(run.server, &msg, sizeof(msg), MSG_NOSIGNAL);
@@ -439,7 +444,7 @@ static int run_own(const struct pager_opts *opts, int sigfd)
 	space_stop();
 	if (ret < 0)
 		return EXIT_VSWAP;
-	if (WIFSIGNALED(status) && WCOREDUMP(status))
+	if (left_dump(status))
 		coredump_say(run.job);
 	ret = exit_status(status);
 	print_reports(opts, ret);
