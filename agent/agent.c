@@ -32,6 +32,7 @@
 #include <time.h>
 
 #include "advise.h"
+#include "pin.h"
 #include "sys.h"
 #include "throttle.h"
 #include "uffd.h"
@@ -497,12 +498,16 @@ static void evict(void)
 		int tries = 0;
 
 		while (left) {
-			uint32_t n = left < CHUNK_PAGES ? left : CHUNK_PAGES;
-			uint32_t done;
+			uint32_t n, done = 1;
 
 			if (cancelled())
 				goto out;
-			done = move_chunk(addr, first, n, &stage);
+			n = pin_begin(addr, left < CHUNK_PAGES ? left : CHUNK_PAGES, agent.mem);
+			if (n)
+				done = move_chunk(addr, first, n, &stage);
+			else
+				set_results(first, 1, PAGE_STAYED);
+			pin_end();
 			if (!done && ++tries > EAGAIN_TRIES)
 				goto out;
 			if (!done)
@@ -598,15 +603,23 @@ static void evict_copy(void)
 {
 	struct agent_shared *sh = agent.shared;
 
-	for (uint32_t r = 0; r < sh->nr_runs; r++)
-		for (uint32_t i = 0; i < sh->run[r].pages; i += CHUNK_PAGES) {
-			uint32_t n = sh->run[r].pages - i;
+	for (uint32_t r = 0; r < sh->nr_runs; r++) {
+		const struct agent_run *run = &sh->run[r];
+
+		for (uint32_t i = 0, n; i < run->pages; i += n ? n : 1) {
+			uint64_t addr = run->addr + i * WIRE_PAGE;
 
 			if (cancelled())
 				return;
-			evict_copy_run(sh->run[r].addr + i * WIRE_PAGE, sh->run[r].first + i,
-				       n < CHUNK_PAGES ? n : CHUNK_PAGES);
+			n = run->pages - i;
+			n = pin_begin(addr, n < CHUNK_PAGES ? n : CHUNK_PAGES, agent.mem);
+			if (n)
+				evict_copy_run(addr, run->first + i, n);
+			else
+				set_results(run->first + i, 1, PAGE_STAYED);
+			pin_end();
 		}
+	}
 }
 
 static void advise(int advice)
@@ -1162,6 +1175,7 @@ static long set_up(struct wire_msg *ready)
 		return -1;
 	throttle_set_up(agent.stack, agent.shared);
 	advise_set_up(agent.shared);
+	pin_set_up();
 
 	ready->own[0] =
 		(struct wire_range){ (uint64_t)__ehdr_start, ((uint64_t)_end + 0xfff) & ~0xfffUL };
@@ -1267,6 +1281,7 @@ static void in_child(void)
 	memset(agent.hold, 0, sizeof(agent.hold));
 	agent.shared = NULL;
 	agent.step = STARTING;
+	pin_forked();
 	/* No thread to be had: then it has no agent. */
 	if (start_thread(child_main) >= 0 && agent.fork_waits)
 		wait_step(GO);

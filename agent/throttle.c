@@ -15,7 +15,6 @@
 #include "throttle.h"
 
 #include <linux/futex.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -32,10 +31,6 @@
 
 /* In a page that a forked child finds empty: it has no control block. */
 static struct agent_shared **shared;
-
-extern void *dlsym(void *, const char *) __attribute__((weak));
-
-typedef int create_fn(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 
 void throttle_set_up(void *wiped_on_fork, struct agent_shared *control)
 {
@@ -108,14 +103,8 @@ EXPORT void *mmap(void *addr, size_t bytes, int prot, int flags, int fd, off_t o
 EXPORT void *mmap64(void *addr, size_t bytes, int prot, int flags, int fd, off_t offset)
 	__attribute__((alias("mmap")));
 
-EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
-			  void *arg)
+void throttle_thread(void)
 {
-	static create_fn *create;
-
-	if (!create)
-		create = (create_fn *)dlsym((void *)-1L /* RTLD_NEXT */, "pthread_create");
 	wait_for_room();
 	wait_for_look();
-	return create(thread, attr, fn, arg);
 }

@@ -17,6 +17,7 @@ TESTS = {
     "rw": (BOTH, True),
     "thp": ((), True),
     "threads": (BOTH, True),
+    "threadend": (ASAN, True),
     "stacks": (ASAN, True),
     "recursion": ((), True),
     "malloc": (ASAN, True),

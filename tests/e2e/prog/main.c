@@ -32,6 +32,7 @@ static const struct {
 	{ "rw", test_rw },
 	{ "thp", test_thp },
 	{ "threads", test_threads },
+	{ "threadend", test_threadend },
 	{ "stacks", test_stacks },
 	{ "recursion", test_recursion },
 	{ "malloc", test_malloc },
