@@ -74,9 +74,10 @@ struct group {
 	uint64_t looked_ns; /* when it was last looked at and was short */
 	uint64_t stuck_ns;  /* since when it is short and gets nowhere, or 0 */
 	uint64_t stuck_used, stuck_faults; /* how far it was then */
-	uint64_t full_ns;		   /* since when it is short, for the next two, or 0 */
-	uint64_t full_gone, full_back;	   /* pages taken out since, and of those put back */
-	uint64_t fruitless;		   /* pages taken out since there was progress */
+	int64_t stuck_put; /* pages put elsewhere since, less those no store would have */
+	uint64_t full_ns;  /* since when it is short, for the next two, or 0 */
+	uint64_t full_gone, full_back; /* pages taken out since, and of those put back */
+	uint64_t fruitless;	       /* pages taken out since there was progress */
 	bool said_full;
 	bool dry;     /* its own clients gave nothing in this round */
 	bool stalled; /* ... because one of them does not answer */

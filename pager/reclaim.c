@@ -42,11 +42,12 @@
 #define EARLY_MAX      (16ULL << 20) /* see register_mark() */
 #define STUCK_MS       10000
 #define STOPPED_MS     2000
-#define STUCK_FAULTS   256	  /* so few let in meanwhile are none */
-#define FULL_MS	       3000	  /* looked at for that long before the user is told */
-#define HUNGRY_MS      50	  /* a fault that waits is looked at far more often */
-#define STUCK_BYTES    (64 << 10) /* less is noise */
-#define STUCK_GROWTH   64	  /* a part so small of the limit, too */
+#define STUCK_FAULTS   256		   /* so few let in meanwhile are none */
+#define STUCK_PUT      (STUCK_FAULTS * 16) /* pages: with what is read around each */
+#define FULL_MS	       3000		   /* looked at for that long before the user is told */
+#define HUNGRY_MS      50		   /* a fault that waits is looked at far more often */
+#define STUCK_BYTES    (64 << 10)	   /* less is noise */
+#define STUCK_GROWTH   64		   /* a part so small of the limit, too */
 #define STALLED_MS     500
 
 static struct {
@@ -701,22 +702,26 @@ static void check_full(struct group *g, uint64_t used, unsigned int gone)
 }
 
 /*
- * @g is short of memory.  It gets somewhere while what it uses goes down, or faults of
- * its programs are let in, more than now and then.  Where neither is so for long, all
- * is full: pages that go out only come back, or others in their place.
+ * @g is short of memory.  It gets somewhere while what it uses goes down, faults of its
+ * programs are let in, more than now and then, or more pages are put elsewhere than those
+ * can have fetched back: on a slow machine programs can write as fast to what a fork
+ * shares as pages go, and no fault stands before that.  Where nothing of this is so for
+ * long, all is full: pages that go out only come back, or others in their place.
  */
-static void check_stuck(struct group *g, uint64_t used)
+static void check_stuck(struct group *g, uint64_t used, unsigned int gone)
 {
 	uint64_t faults = count_read(&g->count[GROUP_FAULT]), now = now_ns();
 
+	g->stuck_put += (int64_t)gone - reclaim.undone;
 	/*
 	 * One who is stopped is not to die for what it cannot give.  One that grew by much has
 	 * written what a fork shares, which no fault of ours stands before: there is more to do.
 	 */
 	if (!g->stuck_ns || group_stalled(g) || used + STUCK_BYTES < g->stuck_used ||
 	    used > g->stuck_used + group_ram(g) / STUCK_GROWTH ||
-	    faults > g->stuck_faults + STUCK_FAULTS) {
+	    faults > g->stuck_faults + STUCK_FAULTS || g->stuck_put > STUCK_PUT) {
 		g->stuck_ns = now;
+		g->stuck_put = 0;
 		g->stuck_used = used;
 		g->stuck_faults = faults;
 	}
@@ -770,7 +775,7 @@ static enum progress reclaim_round(struct group *g)
 			g->stuck_ns = g->full_ns = 0;
 		g->looked_ns = now;
 		check_full(g, used, gone);
-		check_stuck(g, used);
+		check_stuck(g, used, gone);
 	} else {
 		g->stuck_ns = g->full_ns = 0;
 	}
