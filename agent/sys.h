@@ -6,6 +6,7 @@
 #ifndef AGENT_SYS_H
 #define AGENT_SYS_H
 
+#include <stddef.h>
 #include <sys/syscall.h>
 
 #if defined(__x86_64__)
@@ -49,6 +50,14 @@ static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 #define sys3(nr, a, b, c)	sys6(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
 #define sys4(nr, a, b, c, d)	sys6(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 #define sys5(nr, a, b, c, d, e) sys6(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+
+/* NULL: it cannot be had. */
+static inline void *map_memory(size_t bytes, int prot, int flags, int fd)
+{
+	long ret = sys6(SYS_mmap, 0, bytes, prot, flags, fd, 0);
+
+	return ret < 0 && ret > -4096 ? NULL : (void *)ret;
+}
 
 /* What the program is to find instead of libc's. */
 #define EXPORT __attribute__((visibility("default")))
