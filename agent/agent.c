@@ -52,6 +52,7 @@
 #define E_INTR		4
 #define E_INVAL		22
 #define E_NOENT		2
+#define E_NOMEM		12
 #define E_PERM		1
 
 #define GATE_TIMEOUT_NS 20000000L
@@ -512,24 +513,30 @@ static long write_protect(uint64_t addr, uint32_t pages, bool on)
 /*
  * Drop @n pages, the gate in hand: nobody whose unmapping was heard of too late can
  * map something else there meanwhile, for that event is not read.  Ours is, see
- * agent_shared.  Returns how many are gone: where the range reaches over several
- * mappings, one of them may not allow it after others did.
+ * agent_shared.  Tells of each what became of it, and returns how many are gone: where
+ * the range reaches over several mappings, one of them may not allow it, or is unmapped
+ * by now, and those behind it are dropped all the same.
  */
-static uint32_t drop(uint64_t addr, uint32_t n)
+static uint32_t drop(uint64_t addr, uint32_t first, uint32_t n)
 {
 	struct agent_shared *sh = agent.shared;
 	static uint32_t number;
 	uint32_t gone = 0;
+	long err;
 
 	number += number == UINT32_MAX ? 2 : 1;
 	__atomic_store_n(&sh->drop_start, addr, __ATOMIC_RELAXED);
 	__atomic_store_n(&sh->drop_end, addr + n * WIRE_PAGE, __ATOMIC_RELAXED);
 	__atomic_store_n(&sh->dropping, number, __ATOMIC_RELEASE);
-	if (!sys3(SYS_madvise, addr, n * WIRE_PAGE, MADV_DONTNEED))
-		gone = n;
-	else
-		while (gone < n && !present(addr + gone * WIRE_PAGE))
-			gone++;
+	err = sys3(SYS_madvise, addr, n * WIRE_PAGE, MADV_DONTNEED);
+	if (err == -E_NOMEM)
+		__atomic_store_n(&sh->hole, number, __ATOMIC_RELAXED);
+	for (uint32_t i = 0; i < n; i++) {
+		bool left = err && present(addr + i * WIRE_PAGE);
+
+		set_results(first + i, 1, left ? PAGE_REFUSED : PAGE_GONE);
+		gone += !left;
+	}
 	__atomic_store_n(&sh->dropping, 0, __ATOMIC_RELEASE);
 	return gone;
 }
@@ -542,7 +549,7 @@ static uint32_t drop(uint64_t addr, uint32_t n)
 static void evict_copy_run(uint64_t addr, uint32_t first, uint32_t n)
 {
 	struct agent_shared *sh = agent.shared;
-	uint32_t copied = 0;
+	uint32_t copied = 0, gone = 0;
 	long ret;
 
 	if (!gate_enter())
@@ -559,22 +566,16 @@ static void evict_copy_run(uint64_t addr, uint32_t first, uint32_t n)
 		    WIRE_PAGE, addr + copied * WIRE_PAGE) == (long)WIRE_PAGE)
 		copied++;
 	if (copied && gate_enter()) {
-		uint32_t gone = 0;
-
 		/* Once more: refused while the program is about to unmap something. */
 		ret = write_protect(addr, copied, true);
 		if (!ret)
-			gone = drop(addr, copied);
+			gone = drop(addr, first, copied);
+		else
+			set_results(first, copied, ret == -E_AGAIN ? PAGE_STAYED : PAGE_REFUSED);
 		gate_leave();
-		set_results(first, gone, PAGE_GONE);
-		set_results(first + gone, copied - gone,
-			    ret == -E_AGAIN ? PAGE_STAYED : PAGE_REFUSED);
-		copied = gone;
-	} else {
-		copied = 0;
 	}
-	if (copied < n)
-		write_protect(addr + copied * WIRE_PAGE, n - copied, false);
+	if (gone < n)
+		write_protect(addr, n, false);
 }
 
 static void evict_copy(void)

@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_MAGIC     0x70617773760004ULL /* the last digits are the version */
+#define WIRE_MAGIC     0x70617773760005ULL /* the last digits are the version */
 #define WIRE_ENV       "VSWAP_SPACE"	   /* abstract socket name, without its NUL */
 #define WIRE_PAGE      4096UL
 #define WIRE_ETIMEDOUT 110
@@ -95,6 +95,7 @@ struct agent_shared {
 	 */
 	uint64_t drop_start, drop_end;
 	uint32_t dropping; /* its number, 0: none */
+	uint32_t hole;	   /* the number of the last one that met memory unmapped meanwhile */
 	/* 1: the program is above its limit.  A futex: mmap() waits on it. */
 	uint32_t over;
 	/*

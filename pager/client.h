@@ -138,8 +138,11 @@ struct client {
 	uint64_t next_look_ns; /* to look for growth all the same */
 	struct range *copy;    /* to be evicted by copying: move was refused */
 	unsigned int nr_copy;
-	struct drop drop;	 /* the agent's that events were last seen of */
-	struct range race;	 /* unmapped while being dropped */
+	struct drop drop;			/* the agent's that events were last seen of */
+	uint64_t drop_ns;			/* when one was read beside it */
+	struct range race;			/* unmapped while being dropped */
+	struct range not_followed[DROP_EVENTS]; /* events put by that were the agent's */
+	unsigned int nr_not_followed;
 	uint64_t populated;	 /* end of what was last made the program's own again */
 	unsigned int busy_again; /* batches in a row that met it busy still */
 	uint64_t parked_ns;	 /* atomic; not to be read from before, its agent has the gate */

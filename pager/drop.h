@@ -10,6 +10,12 @@
  * apart by what holds for both: of two with the same start the longer one is the
  * agent's, for the kernel cuts both at the same mappings.  Of two equal ones it does
  * not matter which is taken for which.
+ *
+ * Where the program unmaps some of the range meanwhile the agent has one event more: it
+ * goes on behind that, where it was before or further on than its last one ended.  Such
+ * an event may be read before the one that tells of the hole; that it met one the agent
+ * hears from the kernel at the end.  So what does not fit is taken for the program's at
+ * first, but not followed before it is known.
  */
 #ifndef PAGER_DROP_H
 #define PAGER_DROP_H
@@ -30,11 +36,15 @@ struct drop {
 	struct range range;
 	struct range own[DROP_EVENTS]; /* events taken for the agent's so far */
 	unsigned int nr;
+	/* Other events within the range, and what was unmapped or moved away. */
+	struct range other[DROP_EVENTS], hole[DROP_EVENTS];
+	unsigned int nr_others, nr_holes;
+	bool forgot; /* there were more */
 };
 
 /* It is about drop @number, of @range, from now on, if it was about another. */
 void drop_begin(struct drop *d, uint32_t number, struct range range);
-/* Were all of the agent's events seen? */
+/* Were all of the agent's events seen, unless it met a hole? */
 bool drop_seen(const struct drop *d);
 /*
  * REMOVE of [start, end) was read.  True: it is taken for the agent's.  Those that
@@ -42,5 +52,12 @@ bool drop_seen(const struct drop *d);
  * them, *@nr_others in number.
  */
 bool drop_is_own(struct drop *d, struct range event, struct range *others, unsigned int *nr_others);
+/* The program has unmapped @hole, or moved it away. */
+void drop_has_hole(struct drop *d, struct range hole);
+/*
+ * The drop is over, and the kernel met a hole.  Those events that were the agent's all the
+ * same go to @own, up to DROP_EVENTS of them, *@nr_own in number.  False: that cannot be told.
+ */
+bool drop_over_hole(const struct drop *d, struct range *own, unsigned int *nr_own);
 
 #endif

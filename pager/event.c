@@ -306,6 +306,18 @@ static bool sharing_is_growth(struct client *c)
 	       !client_resident(c, &anon, &file) && !reclaim_has_room(c->job->group, anon);
 }
 
+/* Was it the agent's, as is known only now?  The batch it was of is over. */
+static bool was_agents(struct client *c, struct range event)
+{
+	for (unsigned int i = 0; i < c->nr_not_followed; i++)
+		if (c->not_followed[i].start == event.start &&
+		    c->not_followed[i].end == event.end) {
+			c->not_followed[i] = c->not_followed[--c->nr_not_followed];
+			return true;
+		}
+	return false;
+}
+
 static void follow(struct client *c, const struct uffd_msg *msg)
 {
 	uint64_t start, end;
@@ -317,6 +329,8 @@ static void follow(struct client *c, const struct uffd_msg *msg)
 		end = msg->arg.remove.end;
 		count_add(&pager.count.event_remove, 1);
 		wait_for_batch(c, start, end);
+		if (was_agents(c, (struct range){ start, end }))
+			break;
 		client_drop_entries(c, start, end);
 		client_dropped(c, end - start);
 		if (c->shared)

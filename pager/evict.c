@@ -378,11 +378,12 @@ unsigned int evict_start(struct client *c, unsigned int want)
 	 * published.  What is not to go is left out as a hole in result[].
 	 */
 	pthread_mutex_lock(&c->state);
-	for (unsigned int i = 0; i < batch->pages; i++) {
+	for (unsigned int i = 0, unfollowed = event_unfollowed(c); i < batch->pages; i++) {
 		struct range *r = range_from(c, batch->addr[i]);
 		uint64_t addr = batch->addr[i];
 
-		if (!r || addr < r->start || is_busy(c, addr) || doubtful(c, addr) ||
+		/* Something else may be mapped there by now, and was not unmapped yet for us. */
+		if (unfollowed || !r || addr < r->start || is_busy(c, addr) || doubtful(c, addr) ||
 		    window_get(&c->win, addr).val)
 			drop_page(i);
 		else {
@@ -464,9 +465,11 @@ static void put_by(struct client *c, const struct uffd_msg *msg)
 		r = (struct range){ msg->arg.remove.start, msg->arg.remove.end };
 	else if (msg->event == UFFD_EVENT_REMAP)
 		r = (struct range){ msg->arg.remap.from, msg->arg.remap.from + msg->arg.remap.len };
-	if (r.start < drop->end && r.end > drop->start)
+	if (r.start < drop->end && r.end > drop->start) {
+		drop_has_hole(&c->drop, r);
 		race_add(c, (struct range){ r.start > drop->start ? r.start : drop->start,
 					    r.end < drop->end ? r.end : drop->end });
+	}
 	if (msg->event != UFFD_EVENT_PAGEFAULT)
 		gate_cancel(c->gate);
 	event_stash(c, msg);
@@ -508,11 +511,15 @@ static void read_own_drop(struct client *c)
 		drop_begin(&c->drop, number,
 			   (struct range){ __atomic_load_n(&sh->drop_start, __ATOMIC_RELAXED),
 					   __atomic_load_n(&sh->drop_end, __ATOMIC_RELAXED) });
-	/* All of its own seen: it is about to wake up, and the next is not its. */
 	pthread_mutex_lock(&c->state);
 	__atomic_store_n(&sh->behind, 1, __ATOMIC_RELEASE);
-	if (number && !drop_seen(&c->drop) && !is_copying(c) &&
-	    read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
+	/*
+	 * All of its own seen: it is about to wake up, and the next is not its; but for one
+	 * that has met a hole.
+	 */
+	if (number && (!drop_seen(&c->drop) || now_ns() > c->drop_ns + EVENT_NS) &&
+	    !is_copying(c) && read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
+		c->drop_ns = now_ns();
 		if (msg.event == UFFD_EVENT_REMOVE)
 			sort_out(c, &msg);
 		else
@@ -620,15 +627,32 @@ static void unshare_busy(struct client *c, const struct range *busy, unsigned in
 		advise(c, AGENT_POPULATE, n);
 }
 
+/*
+ * The agent's last drop went over what the program has unmapped by then: which events of
+ * it were put by for the program's?  False: that cannot be told.  State lock held.
+ */
+static bool sort_out_hole(struct client *c)
+{
+	uint32_t hole = __atomic_load_n(&c->shared->hole, __ATOMIC_RELAXED);
+
+	/* One whose events nobody had to read met nothing. */
+	if (!hole || hole != c->drop.number)
+		return true;
+	c->drop.number = 0;
+	return drop_over_hole(&c->drop, c->not_followed, &c->nr_not_followed);
+}
+
 /* Record what became of the batch.  Returns pages gone. */
 static unsigned int settle_batch(struct client *c, bool alive)
 {
 	static struct range busy[BATCH_RUNS];
 	struct agent_shared *sh = c->shared;
 	unsigned int gone = 0, nr_busy = 0;
+	bool told;
 
 	batch = c->own_batch;
 	pthread_mutex_lock(&c->state);
+	told = !c->batch_copies || sort_out_hole(c);
 	/* They hold the gate shared, so this is not long, and no event waits for us meanwhile. */
 	while (batch->takers)
 		pthread_cond_wait(&c->batch_done, &c->state);
@@ -678,7 +702,11 @@ static unsigned int settle_batch(struct client *c, bool alive)
 		job_kill(c->job,
 			 "a seccomp filter forbids all threads of the program what it takes to "
 			 "page it: killed (run it without vswap, or without its sandbox)");
-	if (c->race.end)
+	if (!told)
+		job_kill(c->job, "memory was unmapped while it was being evicted, and it cannot be "
+				 "told what of the rest was dropped: killed (start the program "
+				 "again)");
+	else if (c->race.end)
 		event_drop_race(c, c->race.start, c->race.end);
 	c->race = (struct range){ 0 };
 	if (alive && nr_busy)

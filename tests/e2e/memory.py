@@ -28,6 +28,7 @@ TESTS = {
     "mremap": (BOTH, True),
     "mprotect": (ASAN, True),
     "munmap": (BOTH, True),
+    "holes": (ASAN, True),
     "churn": (ASAN, True),
     "manymaps": (ASAN, True),
     "mlock": ((), False),
@@ -115,11 +116,11 @@ def mapped(t):
     t.check(stats["pgsteal_file"] > 0, "no page of the file was dropped")
 
 
-def add_copied(name):
+def add_copied(name, size=64):
     @case(f"memory/copied/{name}", timeout=60)
     def run(t):
         # As on a kernel without UFFDIO_MOVE.
-        _, stats = t.paged(t.vmtest(name, 64 * MIB, "--hard"),
+        _, stats = t.paged(t.vmtest(name, size * MIB, "--hard"),
                            env=dict(os.environ, VSWAP_DEBUG="nomove"))
         t.check(stats["evictions"]["copy"] > 0, "nothing was copied")
         t.check(stats["evictions"]["move"] == 0, "pages were moved")
@@ -128,6 +129,8 @@ def add_copied(name):
 for name in ("rw", "threads", "mremap", "munmap", "churn", "mprotect", "dontneed", "forkread",
              "forkgrow"):
     add_copied(name)
+# As much as it takes for holes to be met.
+add_copied("holes", 86)
 
 
 @case("memory/compressor-zstd")

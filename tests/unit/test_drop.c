@@ -65,6 +65,83 @@ static void test_shorter_first(void **state)
 	assert_int_equal(nr_others, 0);
 }
 
+static bool over_hole(struct drop *d)
+{
+	return drop_over_hole(d, others, &nr_others);
+}
+
+static void test_hole(void **state)
+{
+	struct drop d = { 0 };
+
+	(void)state;
+	/* Told of before, and after. */
+	drop_begin(&d, 1, (struct range){ 10, 20 });
+	drop_has_hole(&d, (struct range){ 5, 12 });
+	assert_false(is_own(&d, 12, 20));
+	assert_true(over_hole(&d));
+	assert_int_equal(nr_others, 1);
+	assert_int_equal(others[0].start, 12);
+	assert_int_equal(others[0].end, 20);
+	drop_begin(&d, 2, (struct range){ 10, 20 });
+	assert_false(is_own(&d, 12, 20));
+	drop_has_hole(&d, (struct range){ 10, 12 });
+	assert_true(over_hole(&d));
+	assert_int_equal(nr_others, 1);
+	/* Not told of: it may be the program's. */
+	drop_begin(&d, 3, (struct range){ 10, 20 });
+	assert_false(is_own(&d, 12, 20));
+	assert_false(over_hole(&d));
+	/* Nothing behind it. */
+	drop_begin(&d, 4, (struct range){ 10, 20 });
+	assert_true(is_own(&d, 10, 20));
+	drop_has_hole(&d, (struct range){ 15, 30 });
+	assert_true(over_hole(&d));
+	assert_int_equal(nr_others, 0);
+}
+
+/* In what its last event told of, so that it goes on where it was before. */
+static void test_hole_after(void **state)
+{
+	struct drop d = { 0 };
+
+	(void)state;
+	drop_begin(&d, 1, (struct range){ 10, 20 });
+	assert_true(is_own(&d, 10, 20));
+	assert_true(drop_seen(&d));
+	drop_has_hole(&d, (struct range){ 12, 14 });
+	assert_false(is_own(&d, 15, 16)); /* the program's */
+	assert_false(is_own(&d, 14, 17));
+	assert_false(is_own(&d, 17, 20));
+	assert_true(over_hole(&d));
+	assert_int_equal(nr_others, 2);
+	assert_int_equal(others[0].start, 14);
+	assert_int_equal(others[0].end, 17);
+	assert_int_equal(others[1].start, 17);
+	assert_int_equal(others[1].end, 20);
+}
+
+/* The program's that begin where the agent's do, or are all there is. */
+static void test_hole_others(void **state)
+{
+	struct drop d = { 0 };
+
+	(void)state;
+	drop_begin(&d, 1, (struct range){ 10, 20 });
+	drop_has_hole(&d, (struct range){ 10, 12 });
+	assert_false(is_own(&d, 12, 13));
+	assert_false(is_own(&d, 12, 20));
+	assert_false(is_own(&d, 14, 16));
+	assert_true(over_hole(&d));
+	assert_int_equal(nr_others, 1);
+	assert_int_equal(others[0].end, 20);
+	/* More than can be kept. */
+	drop_begin(&d, 2, (struct range){ 10, 20 });
+	for (unsigned int i = 0; i <= DROP_EVENTS; i++)
+		assert_false(is_own(&d, 12, 13));
+	assert_false(over_hole(&d));
+}
+
 /* Any mappings, any events of the program's between: the agent's are found, and no other. */
 static void test_random(void **state)
 {
@@ -119,9 +196,9 @@ static void test_random(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_plain),
-		cmocka_unit_test(test_shorter_first),
-		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_plain),	    cmocka_unit_test(test_shorter_first),
+		cmocka_unit_test(test_hole),	    cmocka_unit_test(test_hole_after),
+		cmocka_unit_test(test_hole_others), cmocka_unit_test(test_random),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,6 +43,7 @@ static const struct {
 	{ "mremap", test_mremap },
 	{ "mprotect", test_mprotect },
 	{ "munmap", test_munmap },
+	{ "holes", test_holes },
 	{ "churn", test_churn },
 	{ "manymaps", test_manymaps },
 	{ "mlock", test_mlock },

@@ -185,6 +185,43 @@ void test_munmap(void)
 	unmap(mem, nr * PAGE);
 }
 
+#define HOLE_PAGES  24 /* several to what is evicted in one go */
+#define HOLE_PASSES 8
+
+/*
+ * Pieces are unmapped for good while all is being evicted: what lies between them stays.
+ * Nothing is mapped twice in one place.
+ */
+void test_holes(void)
+{
+	size_t piece = HOLE_PAGES * PAGE, pieces = args.size / 2 / piece, i;
+	unsigned int pass, passes = HOLE_PASSES * args.passes;
+	char *area = mmap(NULL, passes * pieces * piece, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (area == MAP_FAILED)
+		fail_errno("mmap");
+	pressure_init(args.size / 2);
+	pressure_start();
+	for (pass = 0; pass < passes; pass++) {
+		char *mem = area + pass * pieces * piece;
+
+		if (mprotect(mem, pieces * piece, PROT_READ | PROT_WRITE))
+			fail_errno("mprotect");
+		range_fill(mem, pieces * HOLE_PAGES, 0, pass);
+		/* What was read just now is there, and may be on its way out again. */
+		for (i = 0; i < pieces; i++) {
+			range_check(mem + i * piece, HOLE_PAGES, i * HOLE_PAGES, pass);
+			if (i % 2)
+				unmap(mem + (i - 1) * piece, piece);
+		}
+		for (i = 1; i < pieces; i += 2)
+			range_check(mem + i * piece, HOLE_PAGES, i * HOLE_PAGES, pass);
+		unmap(mem, pieces * piece);
+	}
+	pressure_stop();
+}
+
 /*
  * Memory comes and goes beside memory that no pool would have: evictions that are
  * undone and events that cut into a batch meet.  That was a deadlock once: undoing

@@ -95,6 +95,7 @@ void test_free(void);
 void test_mremap(void);
 void test_mprotect(void);
 void test_munmap(void);
+void test_holes(void);
 void test_churn(void);
 void test_manymaps(void);
 void test_mlock(void);
