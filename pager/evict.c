@@ -354,7 +354,11 @@ unsigned int evict_start(struct client *c, unsigned int want)
 	unsigned int first = 0;
 	bool copies;
 
-	if (c->late)
+	/*
+	 * While an event is put by and not followed, ranges are of the past: something else
+	 * may be mapped there, and not registered.
+	 */
+	if (c->late || event_stashed(c))
 		return 0;
 	if (!c->own_batch)
 		c->own_batch = calloc(1, sizeof(*c->own_batch));
@@ -378,12 +382,11 @@ unsigned int evict_start(struct client *c, unsigned int want)
 	 * published.  What is not to go is left out as a hole in result[].
 	 */
 	pthread_mutex_lock(&c->state);
-	for (unsigned int i = 0, unfollowed = event_unfollowed(c); i < batch->pages; i++) {
+	for (unsigned int i = 0; i < batch->pages; i++) {
 		struct range *r = range_from(c, batch->addr[i]);
 		uint64_t addr = batch->addr[i];
 
-		/* Something else may be mapped there by now, and was not unmapped yet for us. */
-		if (unfollowed || !r || addr < r->start || is_busy(c, addr) || doubtful(c, addr) ||
+		if (!r || addr < r->start || is_busy(c, addr) || doubtful(c, addr) ||
 		    window_get(&c->win, addr).val)
 			drop_page(i);
 		else {
