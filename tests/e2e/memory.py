@@ -36,7 +36,7 @@ TESTS = {
     "forkexec": ((), True),
     "forkread": (ASAN, True),
     "forkwrite": (BOTH, True),
-    "forkgrow": (BOTH, True),
+    "forkgrow": (ASAN, True),
     "forkthreads": (ASAN, True),
     "spawn": ((), True),
     "clone": ((), True),

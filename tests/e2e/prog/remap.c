@@ -186,7 +186,7 @@ void test_munmap(void)
 }
 
 #define HOLE_PAGES  24 /* several to what is evicted in one go */
-#define HOLE_PASSES 8
+#define HOLE_PASSES 5
 
 /*
  * Pieces are unmapped for good while all is being evicted: what lies between them stays.
