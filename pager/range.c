@@ -21,6 +21,7 @@
 #include "client.h"
 #include "mapping.h"
 #include "state.h"
+#include "thread.h"
 
 #define MAX_NEIGHBOURS 256
 #define PROTECT_TRIES  20
@@ -351,19 +352,34 @@ void client_protect_child(const struct client *parent, int uffd)
 	mappings_walk(parent->maps, protect_mapping, &p);
 }
 
+/* All of [start, end) but those pages. */
+static bool protect_but(struct client *c, uint64_t start, uint64_t end, const struct pages *but)
+{
+	for (unsigned int i = 0; i < but->nr; i++) {
+		if (but->addr[i] < start || but->addr[i] >= end)
+			continue;
+		if (but->addr[i] > start && !write_protect(c->uffd, start, but->addr[i]))
+			return false;
+		start = but->addr[i] + PAGE_SIZE_;
+	}
+	return start == end || write_protect(c->uffd, start, end);
+}
+
 void client_protect(struct client *c)
 {
 	unsigned int tries = 0;
+	struct pages ends;
 	struct range *r;
 	uint64_t addr = 0;
 
 	client_register(c);
+	ends = thread_ends(client_pid(c));
 	pthread_mutex_lock(&c->state);
 	while ((r = range_from(c, addr))) {
 		uint64_t end = r->end;
 
 		/* Refused until the thread that forks is awake, and while others change the map. */
-		if (!write_protect(c->uffd, r->start, end) && errno == EAGAIN &&
+		if (!protect_but(c, r->start, end, &ends) && errno == EAGAIN &&
 		    tries++ < PROTECT_TRIES) {
 			pthread_mutex_unlock(&c->state);
 			usleep(PROTECT_US);
@@ -373,6 +389,7 @@ void client_protect(struct client *c)
 		addr = end;
 	}
 	pthread_mutex_unlock(&c->state);
+	free(ends.addr);
 }
 
 void client_protect_shared(struct client *c)
