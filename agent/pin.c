@@ -228,12 +228,13 @@ static struct start *start_take(thread_fn *fn, void *arg)
 EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attr, thread_fn *fn, void *arg)
 {
 	static create_fn *create;
-	struct start *s = start_take(fn, arg);
+	struct start *s;
 	int ret;
 
 	if (!create)
 		create = (create_fn *)dlsym((void *)-1L /* RTLD_NEXT */, "pthread_create");
 	throttle_thread();
+	s = start_take(fn, arg);
 	ret = s ? create(thread, attr, begin, s) : create(thread, attr, fn, arg);
 	if (ret && s)
 		__atomic_store_n(&s->taken, 0, __ATOMIC_RELEASE);
@@ -244,12 +245,13 @@ EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attr, thread_
 EXPORT int thrd_create(void *thread, thrd_fn *fn, void *arg)
 {
 	static thrd_create_fn *create;
-	struct start *s = start_take((thread_fn *)(void (*)(void))fn, arg);
+	struct start *s;
 	int ret;
 
 	if (!create)
 		create = (thrd_create_fn *)dlsym((void *)-1L /* RTLD_NEXT */, "thrd_create");
 	throttle_thread();
+	s = start_take((thread_fn *)(void (*)(void))fn, arg);
 	ret = s ? create(thread, (thrd_fn *)(void (*)(void))begin, s) : create(thread, fn, arg);
 	if (ret && s)
 		__atomic_store_n(&s->taken, 0, __ATOMIC_RELEASE);
