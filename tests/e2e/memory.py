@@ -27,7 +27,7 @@ TESTS = {
     "free": (ASAN, True),
     "mremap": (BOTH, True),
     "mprotect": (ASAN, True),
-    "munmap": (BOTH, True),
+    "munmap": (ASAN, True),
     "holes": (ASAN, True),
     "churn": (ASAN, True),
     "manymaps": (ASAN, True),

@@ -108,19 +108,18 @@ def plain_peak(t, key, argv, **popen):
 
 
 def add(name, timeout=90):
-    """Register run(t, tier, under) for both factors, with pool only and with a tier."""
+    """Register run(t, tier, under) for both factors, with pool only; with a tier for the larger."""
     def for_each(run):
-        for factor in (2, 4):
-            for tier in (False, True):
-                def one(t, factor=factor, tier=tier):
-                    def under(argv, **popen):
-                        peak, out = plain_peak(t, (name, tier, *argv[:2]), argv, **popen)
-                        ran, _ = t.paged(argv, ram=max(peak // factor, 16 * MIB),
-                                         options=() if tier else ("--no-tier",), **popen)
-                        t.check(ran.out == out, "another output than without vswap", ran)
-                    run(t, tier, under)
-                one.__module__ = __name__
-                case(f"real/{name}/{factor}x-{'tier' if tier else 'pool'}", timeout)(one)
+        for factor, tier in ((2, False), (4, False), (4, True)):
+            def one(t, factor=factor, tier=tier):
+                def under(argv, **popen):
+                    peak, out = plain_peak(t, (name, tier, *argv[:2]), argv, **popen)
+                    ran, _ = t.paged(argv, ram=max(peak // factor, 16 * MIB),
+                                     options=() if tier else ("--no-tier",), **popen)
+                    t.check(ran.out == out, "another output than without vswap", ran)
+                run(t, tier, under)
+            one.__module__ = __name__
+            case(f"real/{name}/{factor}x-{'tier' if tier else 'pool'}", timeout)(one)
     return for_each
 
 
