@@ -481,11 +481,10 @@ static void evict(void)
 
 			if (cancelled())
 				goto out;
+			/* A pinned page has stayed, which is what is said of it so far. */
 			n = pin_begin(addr, left < CHUNK_PAGES ? left : CHUNK_PAGES, agent.mem);
 			if (n)
 				done = move_chunk(addr, first, n, &stage);
-			else
-				set_results(first, 1, PAGE_STAYED);
 			pin_end();
 			if (!done && ++tries > EAGAIN_TRIES)
 				goto out;
@@ -594,8 +593,6 @@ static void evict_copy(void)
 			n = pin_begin(addr, n < CHUNK_PAGES ? n : CHUNK_PAGES, agent.mem);
 			if (n)
 				evict_copy_run(addr, run->first + i, n);
-			else
-				set_results(run->first + i, 1, PAGE_STAYED);
 			pin_end();
 		}
 	}

@@ -17,7 +17,6 @@
 #include "text.h"
 #include "wire.h"
 
-extern void *dlsym(void *, const char *) __attribute__((weak));
 extern char **environ __attribute__((weak));
 
 typedef int exec_fn(const char *, char *const[], char *const[]);
@@ -40,18 +39,16 @@ static struct {
 
 void exec_set_up(void)
 {
-	void *next = (void *)-1L; /* RTLD_NEXT */
-
-	if (heir.execve || !dlsym)
+	if (heir.execve)
 		return;
-	heir.execve = (exec_fn *)dlsym(next, "execve");
-	heir.execvpe = (exec_fn *)dlsym(next, "execvpe");
-	heir.fexecve = (fexec_fn *)dlsym(next, "fexecve");
-	heir.execveat = (execat_fn *)dlsym(next, "execveat");
-	heir.spawn = (spawn_fn *)dlsym(next, "posix_spawn");
-	heir.spawnp = (spawn_fn *)dlsym(next, "posix_spawnp");
-	heir.system = (system_fn *)dlsym(next, "system");
-	heir.popen = (popen_fn *)dlsym(next, "popen");
+	heir.execve = (exec_fn *)libc_symbol("execve");
+	heir.execvpe = (exec_fn *)libc_symbol("execvpe");
+	heir.fexecve = (fexec_fn *)libc_symbol("fexecve");
+	heir.execveat = (execat_fn *)libc_symbol("execveat");
+	heir.spawn = (spawn_fn *)libc_symbol("posix_spawn");
+	heir.spawnp = (spawn_fn *)libc_symbol("posix_spawnp");
+	heir.system = (system_fn *)libc_symbol("system");
+	heir.popen = (popen_fn *)libc_symbol("popen");
 }
 
 static size_t count(char *const v[])

@@ -16,6 +16,7 @@
 #include "pin.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/prctl.h>
 
@@ -63,8 +64,6 @@ static struct start {
 	thread_fn *fn;
 	void *arg;
 } starts[STARTS];
-
-extern void *dlsym(void *, const char *) __attribute__((weak));
 
 static bool claim(struct pin *p, uint64_t from)
 {
@@ -198,13 +197,18 @@ void pin_end(void)
 	__atomic_add_fetch(&pins.moving, 1, __ATOMIC_RELEASE);
 }
 
+static void start_give(struct start *s)
+{
+	__atomic_store_n(&s->taken, 0, __ATOMIC_RELEASE);
+}
+
 static void *begin(void *arg)
 {
 	struct start *s = arg;
 	thread_fn *fn = s->fn;
 	void *fn_arg = s->arg;
 
-	__atomic_store_n(&s->taken, 0, __ATOMIC_RELEASE);
+	start_give(s);
 	pin();
 	/* Jumped to, so that nothing of ours is seen on the stack. */
 	return fn(fn_arg);
@@ -232,12 +236,12 @@ EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attr, thread_
 	int ret;
 
 	if (!create)
-		create = (create_fn *)dlsym((void *)-1L /* RTLD_NEXT */, "pthread_create");
+		create = (create_fn *)libc_symbol("pthread_create");
 	throttle_thread();
 	s = start_take(fn, arg);
 	ret = s ? create(thread, attr, begin, s) : create(thread, attr, fn, arg);
 	if (ret && s)
-		__atomic_store_n(&s->taken, 0, __ATOMIC_RELEASE);
+		start_give(s);
 	return ret;
 }
 
@@ -249,11 +253,11 @@ EXPORT int thrd_create(void *thread, thrd_fn *fn, void *arg)
 	int ret;
 
 	if (!create)
-		create = (thrd_create_fn *)dlsym((void *)-1L /* RTLD_NEXT */, "thrd_create");
+		create = (thrd_create_fn *)libc_symbol("thrd_create");
 	throttle_thread();
 	s = start_take((thread_fn *)(void (*)(void))fn, arg);
 	ret = s ? create(thread, (thrd_fn *)(void (*)(void))begin, s) : create(thread, fn, arg);
 	if (ret && s)
-		__atomic_store_n(&s->taken, 0, __ATOMIC_RELEASE);
+		start_give(s);
 	return ret;
 }

@@ -2,7 +2,6 @@
 #ifndef AGENT_PIN_H
 #define AGENT_PIN_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 /*

@@ -62,6 +62,14 @@ static inline void *map_memory(size_t bytes, int prot, int flags, int fd)
 /* What the program is to find instead of libc's. */
 #define EXPORT __attribute__((visibility("default")))
 
+/* What the program's libc has under that name, behind one of ours; NULL: nothing. */
+extern void *dlsym(void *, const char *) __attribute__((weak));
+
+static inline void *libc_symbol(const char *name)
+{
+	return dlsym ? dlsym((void *)-1L /* RTLD_NEXT */, name) : NULL;
+}
+
 /* libc's, for what stands in for a function of it. */
 extern int *__errno_location(void) __attribute__((weak));
 

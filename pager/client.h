@@ -139,7 +139,7 @@ struct client {
 	struct range *copy;    /* to be evicted by copying: move was refused */
 	unsigned int nr_copy;
 	struct drop drop;			/* the agent's that events were last seen of */
-	uint64_t drop_ns;			/* when one was read beside it */
+	uint64_t drop_ns;			/* when an event was last read beside it */
 	struct range race;			/* unmapped while being dropped */
 	struct range not_followed[DROP_EVENTS]; /* events put by that were the agent's */
 	unsigned int nr_not_followed;
