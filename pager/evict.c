@@ -46,6 +46,7 @@
 #define BUSY_TRIES	3
 #define SCAN_REGIONS	256
 #define EVENT_NS	1000000
+#define SEEN_NS		100000000
 #define LATE_MS		50 /* an agent that works needs some milliseconds */
 #define FILES_SLICE	(16UL << 20)
 #define FILES_NS	1000000000ULL /* from one round to the next */
@@ -427,10 +428,14 @@ unsigned int evict_start(struct client *c, unsigned int want)
 
 /*
  * Is the agent in its MADV_DONTNEED, waiting for us to read the event?  Told by where
- * in the kernel it sleeps; where that is not to be had, by how long it takes.
+ * in the kernel it sleeps; where that is not to be had, by how long it takes.  When all of
+ * its events seem to be read it may be about to run on, on a busy machine for long; then
+ * the next is not its, and who reads it lets the program go on.
  */
 static bool awaits_event(struct client *c, uint64_t since_ns)
 {
+	bool seen = drop_seen(&c->drop) &&
+		    c->drop.number == __atomic_load_n(&c->shared->dropping, __ATOMIC_ACQUIRE);
 	char path[64], where[64] = "";
 	ssize_t n = 0;
 	int fd;
@@ -444,7 +449,7 @@ static bool awaits_event(struct client *c, uint64_t since_ns)
 		close(fd);
 	}
 	if (n <= 0 || !strcmp(where, "0"))
-		return now_ns() > since_ns + EVENT_NS;
+		return now_ns() > (seen ? c->drop_ns + SEEN_NS : since_ns + EVENT_NS);
 	return strstr(where, "userfaultfd");
 }
 
@@ -516,12 +521,7 @@ static void read_own_drop(struct client *c)
 					   __atomic_load_n(&sh->drop_end, __ATOMIC_RELAXED) });
 	pthread_mutex_lock(&c->state);
 	__atomic_store_n(&sh->behind, 1, __ATOMIC_RELEASE);
-	/*
-	 * All of its own seen: it is about to wake up, and the next is not its; but for one
-	 * that has met a hole.
-	 */
-	if (number && (!drop_seen(&c->drop) || now_ns() > c->drop_ns + EVENT_NS) &&
-	    !is_copying(c) && read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
+	if (number && !is_copying(c) && read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
 		c->drop_ns = now_ns();
 		if (msg.event == UFFD_EVENT_REMOVE)
 			sort_out(c, &msg);
