@@ -7,8 +7,9 @@
  * warm, and spared the next times the hand comes by.
  *
  * A run of pages is locked and moved to staging by one UFFDIO_MOVE, with the holes in
- * it, for each move interrupts the other CPUs once, however many pages it is; whatever
- * is in a hole is locked, too, so that nothing comes in there meanwhile.  Then the pages
+ * it, for a hole costs less than a call (the other CPUs are interrupted once for what is
+ * side by side, from Linux 6.18 on; before, for each page); whatever is in a hole is
+ * locked, too, so that nothing comes in there meanwhile.  Then the pages
  * are unlocked, STAGED: who wants one now gets it back from there.  When the store has
  * them all, those still STAGED become STORED, and the slots are dropped.
  *
