@@ -86,21 +86,21 @@ static uint64_t own_anon(void)
 	return (resident - shared) * PAGE_SIZE_;
 }
 
-/* What all programs have, and the programs of each group; *gone: some that are no more, too. */
-static uint64_t programs(uint64_t *resident, bool *gone)
+/* What all programs have, and the programs of each group; *twice: some of it twice, perhaps. */
+static uint64_t programs(uint64_t *resident, bool *twice)
 {
 	struct client *list[MAX_CLIENTS];
 	unsigned int n = clients_get(list, MAX_CLIENTS);
 	uint64_t frames = frames_touched() * PAGE_SIZE_, sum = 0;
 
 	memset(resident, 0, GROUP_MAX * sizeof(*resident));
-	*gone = false;
+	*twice = false;
 	for (unsigned int i = 0; i < n; i++) {
 		uint64_t anon, file;
 		int ret = client_resident(list[i], &anon, &file);
 
 		if (ret >= 0) {
-			*gone |= ret > 0;
+			*twice |= ret > 0 || client_is_guessed(list[i]);
 			/* The agent maps the frames too; they are counted with us. */
 			anon += file > frames ? file - frames : 0;
 			sum += anon;
@@ -117,12 +117,12 @@ uint64_t budget_sample(void)
 	uint64_t self = own_anon() + budget.own_file + frames_touched() * PAGE_SIZE_;
 	uint64_t resident[GROUP_MAX], program, used, peak, generation;
 	unsigned int tries = 0;
-	bool gone;
+	bool twice;
 
 	/* Who dies meanwhile may be counted as well as what others have from it. */
 	do {
 		generation = clients_generation();
-		program = programs(resident, &gone);
+		program = programs(resident, &twice);
 	} while (generation != clients_generation() && ++tries < SAMPLE_TRIES);
 	used = program + self;
 	__atomic_store_n(&budget.used, used, __ATOMIC_RELAXED);
@@ -130,11 +130,11 @@ uint64_t budget_sample(void)
 	__atomic_store_n(&budget.self, self, __ATOMIC_RELAXED);
 	/* Two threads sample; the higher one stays.  Twice counted is on the safe side, and no peak. */
 	peak = __atomic_load_n(&budget.peak, __ATOMIC_RELAXED);
-	while (!gone && used > peak &&
+	while (!twice && used > peak &&
 	       !__atomic_compare_exchange_n(&budget.peak, &peak, used, true, __ATOMIC_RELAXED,
 					    __ATOMIC_RELAXED))
 		;
-	groups_sampled(resident, !gone);
+	groups_sampled(resident, !twice);
 	return used;
 }
 

@@ -130,6 +130,28 @@ static unsigned int forks_under_way(struct client *c)
 	return n < MAX_CLIENTS ? n : MAX_CLIENTS;
 }
 
+/*
+ * One of that family has died, or was born late.  Those left of it share what they were born
+ * with, so one accounts for it where nobody is counted.  The list's lock is held.
+ */
+static void leave_alone(uint64_t family)
+{
+	struct client *first = NULL;
+
+	for (unsigned int i = 0; i < clients.nr; i++) {
+		struct client *c = clients.list[i];
+
+		if (c->family != family)
+			continue;
+		if (client_is_counted(c) || c->alone)
+			return;
+		if (!first)
+			first = c;
+	}
+	if (first)
+		__atomic_store_n(&first->alone, true, __ATOMIC_RELAXED);
+}
+
 static int clients_add(struct client *c)
 {
 	int ret = 0;
@@ -155,6 +177,8 @@ static int clients_add(struct client *c)
 		if (!c->family)
 			c->family = c->id;
 		clients.list[clients.nr++] = c;
+		/* Its parent may have ended while its birth was followed. */
+		leave_alone(c->family);
 		__atomic_add_fetch(&clients.generation, 1, __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&clients.lock);
@@ -319,9 +343,27 @@ void client_put(struct client *c)
 		client_free(c);
 }
 
+static bool accounts(const struct client *c)
+{
+	return client_is_counted(c) && !client_is_dead(c);
+}
+
+/* Who accounts for @c, which is not counted?  NULL: nobody.  The list's lock is held. */
+static const struct client *accountant(const struct client *c)
+{
+	const struct client *r = c->parent;
+
+	while (r && !accounts(r))
+		r = r->parent;
+	for (unsigned int i = 0; !r && i < clients.nr; i++)
+		if (clients.list[i]->family == c->family && accounts(clients.list[i]))
+			r = clients.list[i];
+	return r;
+}
+
 /*
  * How many others of its family there are; in *@its those that have no agent, so are not
- * counted, and have @c as their nearest forebear that is.  The list's lock is held.
+ * counted, and for which @c accounts.  The list's lock is held.
  */
 static unsigned int relatives(const struct client *c, unsigned int *its)
 {
@@ -334,9 +376,7 @@ static unsigned int relatives(const struct client *c, unsigned int *its)
 		if (r == c || r->family != c->family)
 			continue;
 		all++;
-		while (r && !client_is_counted(r))
-			r = r->parent;
-		*its += r == c;
+		*its += !client_is_counted(r) && accountant(r) == c;
 	}
 	return all;
 }
@@ -362,6 +402,8 @@ static void bequeath(const struct client *c, uint64_t left, uint64_t heirs)
 		left -= part;
 		if (heirs) {
 			heir->deaths++;
+			if (foreign)
+				__atomic_store_n(&heir->guessed, true, __ATOMIC_RELAXED);
 			if (part < foreign / (heirs * heirs))
 				part = foreign / (heirs * heirs);
 		}
@@ -393,6 +435,7 @@ void client_dead(struct client *c)
 			break;
 		}
 	__atomic_store_n(&c->dead, true, __ATOMIC_RELEASE);
+	leave_alone(c->family);
 	__atomic_add_fetch(&clients.generation, 1, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&clients.lock);
 	servers_wake();
@@ -474,15 +517,22 @@ static uint64_t foreign_anon(struct client *c, uint64_t anon)
 	return foreign < anon ? foreign : anon;
 }
 
+static uint64_t charged_anon(const struct client *c)
+{
+	int64_t charged = __atomic_load_n(&c->charged, __ATOMIC_RELAXED);
+
+	return charged > 0 ? (uint64_t)charged : 0;
+}
+
 int client_resident(struct client *c, uint64_t *anon, uint64_t *file)
 {
 	uint64_t foreign = count_read(&c->foreign.file);
 	int ret;
 
 	if (!client_is_counted(c)) {
-		int64_t charged = __atomic_load_n(&c->charged, __ATOMIC_RELAXED);
-
-		*anon = charged > 0 ? (uint64_t)charged : 0;
+		*anon = charged_anon(c);
+		if (__atomic_load_n(&c->alone, __ATOMIC_RELAXED))
+			*anon += count_read(&c->inherited);
 		*file = 0;
 		return 0;
 	}
@@ -508,11 +558,16 @@ void client_charge(struct client *c, int64_t bytes)
 
 void client_dropped(struct client *c, uint64_t bytes)
 {
-	int64_t charged = __atomic_load_n(&c->charged, __ATOMIC_RELAXED);
+	uint64_t charged = charged_anon(c), inherited = count_read(&c->inherited);
+	uint64_t brought = bytes < charged ? bytes : charged;
 
-	if (client_is_counted(c) || charged <= 0)
+	if (client_is_counted(c))
 		return;
-	client_charge(c, -(bytes < (uint64_t)charged ? (int64_t)bytes : charged));
+	if (brought)
+		client_charge(c, -(int64_t)brought);
+	bytes -= brought;
+	__atomic_store_n(&c->inherited, inherited - (bytes < inherited ? bytes : inherited),
+			 __ATOMIC_RELAXED);
 }
 
 bool client_shares(struct client *c)
@@ -616,6 +671,7 @@ bool clients_weigh(struct client **list, unsigned int n)
 		__atomic_store_n(&w->touched, weight[i].touched, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->anon, weight[i].anon, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->file, weight[i].file, __ATOMIC_RELAXED);
+		__atomic_store_n(&list[i]->guessed, unborn > 0, __ATOMIC_RELAXED);
 	}
 	__atomic_add_fetch(&clients.generation, 1, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&clients.lock);
@@ -952,6 +1008,19 @@ static void drop_all_kept(struct client *child, const struct client *parent)
 			 pid, strerror(-ret));
 }
 
+/* What a child of @c is born with: all that has, its own or not. */
+static uint64_t inheritance(struct client *c)
+{
+	uint64_t anon, file;
+
+	if (!client_is_counted(c))
+		return charged_anon(c) + count_read(&c->inherited);
+	if (!read_statm(c, &anon, &file) && anon)
+		return anon;
+	/* It has ended since: what was last seen. */
+	return count_read(&c->own_anon) + count_read(&c->foreign.anon);
+}
+
 struct client *client_fork(struct client *parent, int uffd, bool protect)
 {
 	struct client *c = client_new(parent->job);
@@ -966,6 +1035,7 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 	client_get(parent);
 	c->parent = parent;
 	c->family = parent->family;
+	c->inherited = inheritance(parent);
 	c->is_protected = protect;
 	c->shared_fd = make_shared(c);
 	if (c->shared_fd < 0)

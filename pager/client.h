@@ -116,15 +116,18 @@ struct client {
 	struct doubt doubt[MAX_DOUBTS];
 	unsigned int nr_doubts;
 	struct stream stream[MAX_STREAMS];
-	uint64_t faults;		/* served */
-	uint64_t family;		/* id of the one all of it came from by fork */
-	uint64_t deaths;		/* in it; the list's lock */
-	uint32_t forking;		/* forks under way when last looked for; the list's lock */
-	uint64_t forking_ns;		/* since when it was as many */
-	bool counted;			/* atomic; was weighed, before it had an agent perhaps */
-	struct client *parent;		/* of a child without an agent; the list's lock */
-	struct client *holder;		/* whose agent keeps our userfaultfd, or NULL */
-	unsigned int hold;		/* ... and its number there */
+	uint64_t faults;       /* served */
+	uint64_t family;       /* id of the one all of it came from by fork */
+	uint64_t deaths;       /* in it; the list's lock */
+	bool guessed;	       /* atomic; not weighed since the last of those */
+	uint32_t forking;      /* forks under way when last looked for; the list's lock */
+	uint64_t forking_ns;   /* since when it was as many */
+	bool counted;	       /* atomic; was weighed, before it had an agent perhaps */
+	uint64_t inherited;    /* atomic; of a child: bytes its parent had, less what it let go */
+	bool alone;	       /* atomic; nobody accounts for those, so it does itself */
+	struct client *parent; /* of a child without an agent; the list's lock */
+	struct client *holder; /* whose agent keeps our userfaultfd, or NULL */
+	unsigned int hold;     /* ... and its number there */
 	uint64_t held[WIRE_HOLDS / 64]; /* numbers in use here; the list's lock */
 	struct uffd_msg *stash;		/* read beside what was looked for; gate held */
 	unsigned int nr_stash, max_stash;
@@ -196,7 +199,10 @@ static inline bool client_has_agent(const struct client *c)
 	return __atomic_load_n(&c->sock, __ATOMIC_ACQUIRE) >= 0;
 }
 
-/* Does it account for what it has?  Else its nearest forebear does that is counted. */
+/*
+ * Does it account for what it has?  Else its nearest forebear does that is counted, or
+ * another relative; of a family without any, one accounts for what it was born with.
+ */
 static inline bool client_is_counted(const struct client *c)
 {
 	return client_has_agent(c) || __atomic_load_n(&c->counted, __ATOMIC_ACQUIRE);
@@ -215,6 +221,12 @@ static inline bool client_owns(const struct client *c, uint64_t addr)
 		if (addr >= c->own[i].start && addr < c->own[i].end)
 			return true;
 	return false;
+}
+
+/* Has one died it shared with, or is being born, so that it accounts for no less than it has? */
+static inline bool client_is_guessed(const struct client *c)
+{
+	return __atomic_load_n(&c->guessed, __ATOMIC_RELAXED);
 }
 
 /* Is any of its memory registered, and so evictable? */
@@ -236,7 +248,8 @@ void client_ungate(struct client *c, enum gate_for what);
  * Resident bytes as the kernel counts them, without what clients_weigh() found to be
  * others': anonymous, and of files and shared memory.  0 or -errno; 1: it is gone, and
  * that is what it had, which others may account for already or not.  Of one that is not
- * counted, what we brought into it: it can be neither looked into nor weighed.
+ * counted, what we brought into it, and what it was born with if nobody else accounts for
+ * that: it can be neither looked into nor weighed.
  */
 int client_resident(struct client *c, uint64_t *anon, uint64_t *file);
 /* Anonymous pages came into it by us, or left it. */

@@ -2,6 +2,7 @@
 """Programs that check every byte they hold, in a half and a quarter of the memory they use."""
 import json
 import os
+import shlex
 
 from harness import MIB, case
 
@@ -106,6 +107,17 @@ def clonefork(t):
     """A child without an agent gives nothing back of what it came with: no bound on that."""
     ran, _ = t.paged(t.vmtest("clonefork", 3 * t.ram), bound=False)
     check_output(t, ran, "clonefork")
+
+
+@case("memory/leftbehind", timeout=60)
+def leftbehind(t):
+    """One whose parent has ended counts with what that left it, or others grow beside it."""
+    ram = 64 * MIB
+    stays = t.vmtest("leftbehind", ram * 5 // 8, "--passes", "3")
+    grows = t.vmtest("seq", 3 * ram)
+    ran, _ = t.paged(["sh", "-c", f"{shlex.join(stays)} & sleep 0.3; {shlex.join(grows)}; wait"],
+                     ram=ram)
+    t.check(ran.out == b"ok seq\nok leftbehind\n", "wrong output", ran)
 
 
 @case("memory/mapped", timeout=60)

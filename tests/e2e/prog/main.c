@@ -58,6 +58,7 @@ static const struct {
 	{ "shell", test_shell },
 	{ "clone", test_clone },
 	{ "clonefork", test_clonefork },
+	{ "leftbehind", test_leftbehind },
 	{ "orphan", test_orphan },
 	{ "syscalls", test_syscalls },
 	{ "closefds", test_closefds },

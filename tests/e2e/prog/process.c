@@ -307,6 +307,28 @@ void test_clonefork(void)
 	}
 }
 
+/*
+ * The same, and its parent ends: then nobody else has what it was born with.  It keeps
+ * that for as many seconds as there are passes.
+ */
+void test_leftbehind(void)
+{
+	size_t nr = args.size / PAGE;
+	char *mem = map_anon(nr * PAGE);
+	pid_t first = getpid(), pid;
+
+	range_fill(mem, nr, 0, 0);
+	pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+	if (pid < 0)
+		fail_errno("clone");
+	if (pid)
+		_exit(0);
+	while (!kill(first, 0))
+		usleep(1000);
+	sleep(args.passes);
+	range_check(mem, nr, 0, 0);
+}
+
 /* A daemon: its parent's parent ends at once, and it goes on with what that had. */
 void test_orphan(void)
 {
