@@ -875,6 +875,12 @@ int client_accept(struct job *job, int sock, pid_t pid)
 	int fds[2], fd = -1, uffd, ret;
 
 	ret = receive(sock, &msg, &uffd);
+	/*
+	 * It has ended, or called exec() before its agent had said a word: what it is by now
+	 * calls us itself, and is not to be killed for that.
+	 */
+	if (ret == -ECONNRESET)
+		return -ENOENT;
 	if (!ret && msg.type == WIRE_HELLO_CHILD) {
 		close_fd(uffd);
 		return adopt(job, sock, pid, msg.tid);
@@ -888,8 +894,6 @@ int client_accept(struct job *job, int sock, pid_t pid)
 	c->pid = pid;
 	c->is_program = pid == __atomic_load_n(&job->pid, __ATOMIC_RELAXED);
 	c->uffd = uffd;
-	if (ret == -ECONNRESET)
-		goto fail;
 	if (ret || msg.type != WIRE_HELLO) {
 		job_say(job, "agent: no greeting from process %d: %s", pid,
 			strerror(ret ? -ret : EPROTO));
@@ -924,8 +928,10 @@ int client_accept(struct job *job, int sock, pid_t pid)
 	if (!ret)
 		ret = receive(sock, &msg, &fd);
 	close_fd(fd);
-	if (ret == -ECONNRESET)
-		goto fail;
+	if (ret == -ECONNRESET || ret == -EPIPE) {
+		client_free(c);
+		return -ENOENT;
+	}
 	if (ret || msg.type != WIRE_READY || msg.error) {
 		job_say(job,
 			"agent: cannot be set up in process %d: %s (is its address space or number "

@@ -160,9 +160,9 @@ struct client {
  * Answer an agent that has just connected on @sock: take its userfaultfd, give
  * it a control block and the frames, make it a client of @job, of process @pid;
  * or find the client it is the agent of, if its process is a forked child.
- * Returns 0; @sock is the client's then.  -ENOENT: a child that goes on without.
- * Else it said why, unless the process has just ended.  Waits for the agent, some
- * seconds.
+ * Returns 0; @sock is the client's then.  -ENOENT: a child that goes on without, or the
+ * process has ended, or is another program's by now.  Else it said why, and the process
+ * must not go on.  Waits for the agent, some seconds.
  */
 int client_accept(struct job *job, int sock, pid_t pid);
 /*

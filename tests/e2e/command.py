@@ -56,6 +56,41 @@ def sigpipe(t):
     t.check(run.out == b"y\n141\n", "yes should die by SIGPIPE", run)
 
 
+CALLS = r"""
+import os, socket, time
+ours = f"@vswap-{os.getppid()}-"
+names = {line.split()[-1][1:] for line in open("/proc/net/unix") if ours in line}
+for name in names:
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+            s.connect("\0" + name)
+time.sleep(0.3)
+print(len(names))
+"""
+EXECS = r"""
+import os, time
+ended = set()
+for i in range(100):
+    child = os.fork()
+    if not child:
+        until = time.perf_counter() + 0.009 + i * 2e-5
+        while time.perf_counter() < until:
+            pass
+        os.execv("/bin/true", ["true"])
+    ended.add(os.waitpid(child, 0)[1])
+print(*ended)
+"""
+
+
+@case("command/exec-late")
+def exec_late(t):
+    """A child that execs as its agent has called, and said nothing, is not killed for that."""
+    t.need_userfaultfd()
+    for script, want in ((CALLS, b"1\n"), (EXECS, b"0\n")):
+        run = t.run(under(t, "python3", "-c", script))
+        t.check(run.status == 0 and run.out == want and not run.err, "not as without vswap", run)
+
+
 SEEN = {
     "environment": ["env", "-0"],
     "directory": ["pwd", "-P"],
