@@ -349,9 +349,9 @@ static bool accounts(const struct client *c)
 }
 
 /* Who accounts for @c, which is not counted?  NULL: nobody.  The list's lock is held. */
-static const struct client *accountant(const struct client *c)
+static struct client *accountant(const struct client *c)
 {
-	const struct client *r = c->parent;
+	struct client *r = c->parent;
 
 	while (r && !accounts(r))
 		r = r->parent;
@@ -818,6 +818,28 @@ static struct client *find_child(const struct job *job, uint32_t tid)
 }
 
 /*
+ * What it shares with who accounted for it so far is not to count twice, nor not at all
+ * meanwhile.
+ */
+static void weigh_adopted(struct client *c)
+{
+	bool told = false;
+
+	for (unsigned int i = 0; i < WEIGH_TRIES && !told; i++) {
+		struct client *other;
+
+		pthread_mutex_lock(&clients.lock);
+		other = accountant(c);
+		if (other)
+			other->ref++;
+		pthread_mutex_unlock(&clients.lock);
+		told = clients_weigh((struct client *[]){ c, other }, other ? 2 : 1);
+		if (other)
+			client_put(other);
+	}
+}
+
+/*
  * The agent of a forked child on @sock, thread @tid of process @pid.  Until the end of
  * this the child is a client without an agent, and stays one when anything fails.
  */
@@ -843,11 +865,7 @@ static int adopt(struct job *job, int sock, pid_t pid, uint32_t tid)
 	c->agent_tid = tid;
 	__atomic_store_n(&c->pid, pid, __ATOMIC_RELAXED);
 	hurry_agent(c);
-	/* What it shares with its parent is not to count twice, nor not at all meanwhile. */
-	for (unsigned int i = 0; i < WEIGH_TRIES; i++)
-		if (clients_weigh((struct client *[]){ c, c->parent },
-				  client_has_agent(c->parent) ? 2 : 1))
-			break;
+	weigh_adopted(c);
 	/* It is counted before it is let go.  A failure is found out as anyone's death. */
 	__atomic_store_n(&c->sock, sock, __ATOMIC_RELEASE);
 	msg.type = WIRE_GO;
