@@ -86,26 +86,29 @@ static uint64_t own_anon(void)
 	return (resident - shared) * PAGE_SIZE_;
 }
 
-/* What all programs have, and the programs of each group; *twice: some of it twice, perhaps. */
-static uint64_t programs(uint64_t *resident, bool *twice)
+/* What all programs have, and the programs of each group; @twice: of that, what may count twice. */
+static uint64_t programs(uint64_t *resident, uint64_t *twice)
 {
 	struct client *list[MAX_CLIENTS];
 	unsigned int n = clients_get(list, MAX_CLIENTS);
 	uint64_t frames = frames_touched() * PAGE_SIZE_, sum = 0;
 
 	memset(resident, 0, GROUP_MAX * sizeof(*resident));
-	*twice = false;
+	memset(twice, 0, GROUP_MAX * sizeof(*twice));
 	for (unsigned int i = 0; i < n; i++) {
-		uint64_t anon, file;
+		uint64_t anon, file, guessed = client_guessed(list[i]);
 		int ret = client_resident(list[i], &anon, &file);
 
 		if (ret >= 0) {
-			*twice |= ret > 0 || client_is_guessed(list[i]);
+			if (ret || guessed > anon)
+				guessed = anon;
 			/* The agent maps the frames too; they are counted with us. */
 			anon += file > frames ? file - frames : 0;
 			sum += anon;
-			for (struct group *g = list[i]->job->group; g; g = g->parent)
+			for (struct group *g = list[i]->job->group; g; g = g->parent) {
 				resident[group_index(g)] += anon;
+				twice[group_index(g)] += guessed;
+			}
 		}
 		client_put(list[i]);
 	}
@@ -115,27 +118,25 @@ static uint64_t programs(uint64_t *resident, bool *twice)
 uint64_t budget_sample(void)
 {
 	uint64_t self = own_anon() + budget.own_file + frames_touched() * PAGE_SIZE_;
-	uint64_t resident[GROUP_MAX], program, used, peak, generation;
+	uint64_t resident[GROUP_MAX], twice[GROUP_MAX], program, least, peak, generation;
 	unsigned int tries = 0;
-	bool twice;
 
 	/* Who dies meanwhile may be counted as well as what others have from it. */
 	do {
 		generation = clients_generation();
-		program = programs(resident, &twice);
+		program = programs(resident, twice);
 	} while (generation != clients_generation() && ++tries < SAMPLE_TRIES);
-	used = program + self;
-	__atomic_store_n(&budget.used, used, __ATOMIC_RELAXED);
+	__atomic_store_n(&budget.used, program + self, __ATOMIC_RELAXED);
 	__atomic_store_n(&budget.program, program, __ATOMIC_RELAXED);
 	__atomic_store_n(&budget.self, self, __ATOMIC_RELAXED);
-	/* Two threads sample; the higher one stays.  Twice counted is on the safe side, and no peak. */
+	/* Two threads sample; the higher one stays.  What may count twice is on the safe side, and no peak. */
+	least = program + self - twice[group_index(group_root())];
 	peak = __atomic_load_n(&budget.peak, __ATOMIC_RELAXED);
-	while (!twice && used > peak &&
-	       !__atomic_compare_exchange_n(&budget.peak, &peak, used, true, __ATOMIC_RELAXED,
-					    __ATOMIC_RELAXED))
+	while (least > peak && !__atomic_compare_exchange_n(&budget.peak, &peak, least, true,
+							    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
-	groups_sampled(resident, !twice);
-	return used;
+	groups_sampled(resident, twice);
+	return program + self;
 }
 
 bool budget_spent(struct group *group)

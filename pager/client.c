@@ -402,10 +402,9 @@ static void bequeath(const struct client *c, uint64_t left, uint64_t heirs)
 		left -= part;
 		if (heirs) {
 			heir->deaths++;
-			if (foreign)
-				__atomic_store_n(&heir->guessed, true, __ATOMIC_RELAXED);
 			if (part < foreign / (heirs * heirs))
 				part = foreign / (heirs * heirs);
+			count_add(&heir->foreign.guessed, part);
 		}
 		/* Weighed just now is weighed again. */
 		__atomic_store_n(&heir->foreign.anon, foreign - part, __ATOMIC_RELAXED);
@@ -550,6 +549,11 @@ int client_resident(struct client *c, uint64_t *anon, uint64_t *file)
 	return 0;
 }
 
+uint64_t client_guessed(const struct client *c)
+{
+	return count_read(&c->foreign.guessed);
+}
+
 void client_charge(struct client *c, int64_t bytes)
 {
 	__atomic_add_fetch(&c->charged, bytes, __ATOMIC_RELAXED);
@@ -641,6 +645,7 @@ bool clients_weigh(struct client **list, unsigned int n)
 	pthread_mutex_unlock(&clients.lock);
 	/* What one writes while the others are walked is to be seen as its own. */
 	for (unsigned int i = 0; i < n; i++) {
+		weight[i].guessed = 0;
 		weight[i].faults = minor_faults(list[i]);
 		weight[i].touched = read_statm(list[i], &anon, &file) ? 0 : touched(list[i], anon);
 	}
@@ -665,13 +670,17 @@ bool clients_weigh(struct client **list, unsigned int n)
 		 * The part of a child without an agent is counted here, or it would be nowhere;
 		 * also of one the kernel has made, perhaps, whose event is to be read yet.
 		 */
-		if (its + unborn)
-			weight[i].anon = weight[i].anon * (all - its) / (all + unborn);
+		if (its)
+			weight[i].anon = weight[i].anon * (all - its) / all;
+		if (unborn) {
+			weight[i].guessed = weight[i].anon * unborn / (all + unborn);
+			weight[i].anon -= weight[i].guessed;
+		}
+		__atomic_store_n(&w->guessed, weight[i].guessed, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->faults, weight[i].faults, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->touched, weight[i].touched, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->anon, weight[i].anon, __ATOMIC_RELAXED);
 		__atomic_store_n(&w->file, weight[i].file, __ATOMIC_RELAXED);
-		__atomic_store_n(&list[i]->guessed, unborn > 0, __ATOMIC_RELAXED);
 	}
 	__atomic_add_fetch(&clients.generation, 1, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&clients.lock);

@@ -79,6 +79,8 @@ struct weight {
 	uint64_t anon, file; /* resident bytes that other processes account for */
 	uint64_t faults;     /* minor faults not served by us, before it was found */
 	int64_t touched;     /* resident bytes that came otherwise than by us, then */
+	/* Bytes taken off the first since: one of them has died, or is being born. */
+	uint64_t guessed;
 };
 
 struct client {
@@ -119,7 +121,6 @@ struct client {
 	uint64_t faults;       /* served */
 	uint64_t family;       /* id of the one all of it came from by fork */
 	uint64_t deaths;       /* in it; the list's lock */
-	bool guessed;	       /* atomic; not weighed since the last of those */
 	uint32_t forking;      /* forks under way when last looked for; the list's lock */
 	uint64_t forking_ns;   /* since when it was as many */
 	bool counted;	       /* atomic; was weighed, before it had an agent perhaps */
@@ -223,12 +224,6 @@ static inline bool client_owns(const struct client *c, uint64_t addr)
 	return false;
 }
 
-/* Has one died it shared with, or is being born, so that it accounts for no less than it has? */
-static inline bool client_is_guessed(const struct client *c)
-{
-	return __atomic_load_n(&c->guessed, __ATOMIC_RELAXED);
-}
-
 /* Is any of its memory registered, and so evictable? */
 static inline bool client_registered(const struct client *c)
 {
@@ -252,6 +247,8 @@ void client_ungate(struct client *c, enum gate_for what);
  * that: it can be neither looked into nor weighed.
  */
 int client_resident(struct client *c, uint64_t *anon, uint64_t *file);
+/* Of that, bytes that others may account for as well, until all are weighed. */
+uint64_t client_guessed(const struct client *c);
 /* Anonymous pages came into it by us, or left it. */
 void client_charge(struct client *c, int64_t bytes);
 /*

@@ -396,7 +396,7 @@ static uint64_t pool_bytes(const struct group *g)
 	return group_swap_stat(g, &stat) ? stat.pool.used : 0;
 }
 
-void groups_sampled(const uint64_t resident[GROUP_MAX], bool peaks)
+void groups_sampled(const uint64_t resident[GROUP_MAX], const uint64_t twice[GROUP_MAX])
 {
 	unsigned int nr = __atomic_load_n(&groups.nr, __ATOMIC_ACQUIRE);
 
@@ -409,8 +409,8 @@ void groups_sampled(const uint64_t resident[GROUP_MAX], bool peaks)
 		__atomic_store_n(&g->resident, (int64_t)resident[i], __ATOMIC_RELAXED);
 		__atomic_store_n(&g->pool, pool_bytes(g), __ATOMIC_RELAXED);
 		used = group_used(g);
-		if (peaks && used > count_read(&g->peak))
-			__atomic_store_n(&g->peak, used, __ATOMIC_RELAXED);
+		if (used > count_read(&g->peak) + twice[i])
+			__atomic_store_n(&g->peak, used - twice[i], __ATOMIC_RELAXED);
 		if (is_root(g))
 			continue;
 		if (used <= limit)

@@ -122,8 +122,8 @@ uint64_t group_ram(const struct group *g);
 void group_add_resident(struct group *g, int64_t bytes);
 void group_add_frames(struct group *g, int frames);
 void group_count(struct group *g, enum group_event event, uint64_t n);
-/* Resident bytes of all groups as just measured, by number; @peaks: and not too much. */
-void groups_sampled(const uint64_t resident[GROUP_MAX], bool peaks);
+/* Resident bytes of all groups as just measured, by number; @twice: what of it may count twice. */
+void groups_sampled(const uint64_t resident[GROUP_MAX], const uint64_t twice[GROUP_MAX]);
 /*
  * May a page come in?  A group over its limit waits; one below its share may go on
  * a little above the limit of the groups it is in, while others are made to give.
