@@ -9,9 +9,9 @@
  * A run of pages is locked and moved to staging by one UFFDIO_MOVE, with the holes in
  * it, for a hole costs less than a call (the other CPUs are interrupted once for what is
  * side by side, from Linux 6.18 on; before, for each page); whatever is in a hole is
- * locked, too, so that nothing comes in there meanwhile.  Then the pages
- * are unlocked, STAGED: who wants one now gets it back from there.  When the store has
- * them all, those still STAGED become STORED, and the slots are dropped.
+ * locked, too, so that nothing comes in there meanwhile.  Then the pages are unlocked,
+ * STAGED: who wants one now gets it back from there.  When the store has them all, those
+ * still STAGED become STORED, and the slots are dropped.
  *
  * A thread keeps a little of the budget free, so that faults need not wait for that.
  * Where it does not come after, who needs memory evicts a smaller batch himself.

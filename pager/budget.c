@@ -86,7 +86,7 @@ static uint64_t own_anon(void)
 	return (resident - shared) * PAGE_SIZE_;
 }
 
-/* What all programs have, and the programs of each group; @twice: of that, what may count twice. */
+/* What all programs have, and those of each group; @twice: what of it may count twice. */
 static uint64_t programs(uint64_t *resident, uint64_t *twice)
 {
 	struct client *list[MAX_CLIENTS];
@@ -129,7 +129,10 @@ uint64_t budget_sample(void)
 	__atomic_store_n(&budget.used, program + self, __ATOMIC_RELAXED);
 	__atomic_store_n(&budget.program, program, __ATOMIC_RELAXED);
 	__atomic_store_n(&budget.self, self, __ATOMIC_RELAXED);
-	/* Two threads sample; the higher one stays.  What may count twice is on the safe side, and no peak. */
+	/*
+	 * Two threads sample; the higher one stays.  What may count twice is on the safe side,
+	 * and no peak.
+	 */
 	least = program + self - twice[group_index(group_root())];
 	peak = __atomic_load_n(&budget.peak, __ATOMIC_RELAXED);
 	while (least > peak && !__atomic_compare_exchange_n(&budget.peak, &peak, least, true,

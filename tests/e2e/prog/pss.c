@@ -26,7 +26,6 @@
 #include <unistd.h>
 
 #define MAX_PROCS    4096
-
 #define SAMPLE_TRIES 3
 
 struct proc {

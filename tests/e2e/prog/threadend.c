@@ -86,7 +86,7 @@ static void end_cold(bool fork_before)
 	struct timespec end;
 	pthread_mutexattr_t robust;
 
-	/* Mutexes in private memory are marked only where it is there to be written: see README.md. */
+	/* In private memory they are marked only where it is there to be written: see README.md. */
 	if (mlock(s, args.threads * sizeof(*s)))
 		fail_errno("mlock");
 	errno = pthread_mutexattr_init(&robust);
