@@ -41,6 +41,18 @@ def check_pages(t, live, command="check"):
     return found
 
 
+def open_files(pid):
+    """(path, stat) of all it has open, but for what it closes meanwhile."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            link = f"/proc/{pid}/fd/{fd}"
+            found.append((os.readlink(link), os.stat(link)))
+        except FileNotFoundError:
+            pass
+    return found
+
+
 def tier_file(t, mib, name="tier"):
     path = t.path(name)
     with open(path, "wb") as f:
@@ -83,8 +95,8 @@ def program_killed(t):
     before = free()
     live, pid = hold(t, t.size(4), env=dict(os.environ, TMPDIR=where))
     t.check(os.listdir(where) == [], f"the tier has a name: {os.listdir(where)}")
-    maps = [os.readlink(f"/proc/{live.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{live.pid}/fd")]
-    t.check(any(path.startswith(where) for path in maps), f"no tier under TMPDIR: {maps}")
+    files = [path for path, _ in open_files(live.pid)]
+    t.check(any(path.startswith(where) for path in files), f"no tier under TMPDIR: {files}")
     os.kill(pid, signal.SIGKILL)
     run = live.finish()
     t.check(run.status == 137, f"status {run.status}, not 137", run)
@@ -355,8 +367,7 @@ def tier_on_tmpfs(t):
     with SmallFilesystem(t, 512) as where:
         env = dict(os.environ, TMPDIR=where)
         live, _ = hold(t, t.size(4), env=env)
-        files = [os.readlink(f"/proc/{live.pid}/fd/{fd}")
-                 for fd in os.listdir(f"/proc/{live.pid}/fd")]
+        files = [path for path, _ in open_files(live.pid)]
         t.check(not any(path.startswith(where) for path in files), f"a tier in memory: {files}")
         t.check(any(path.startswith("/var/tmp/") for path in files), f"no tier: {files}")
         run = live.finish()
@@ -373,12 +384,7 @@ def tier_on_tmpfs(t):
 def tier_mode(t):
     """The temporary tier is nobody else's to read."""
     live, _ = hold(t, t.size(4), env=dict(os.environ, TMPDIR=t.tmp))
-    found = []
-    for fd in os.listdir(f"/proc/{live.pid}/fd"):
-        path = f"/proc/{live.pid}/fd/{fd}"
-        if os.readlink(path).startswith(t.tmp):
-            found.append(os.stat(path))
-    st = [s for s in found if s.st_nlink == 0]
+    st = [s for path, s in open_files(live.pid) if path.startswith(t.tmp) and s.st_nlink == 0]
     t.check(st, "no unlinked file")
     t.check(all(s.st_mode & 0o777 == 0o600 for s in st), f"modes {[oct(s.st_mode) for s in st]}")
     run = live.finish()
