@@ -515,6 +515,10 @@ static long write_protect(uint64_t addr, uint32_t pages, bool on)
  * agent_shared.  Tells of each what became of it, and returns how many are gone: where
  * the range reaches over several mappings, one of them may not allow it, or is unmapped
  * by now, and those behind it are dropped all the same.
+ *
+ * What moves other pages there (mremap) tells of it only when it has done so, and
+ * MADV_DONTNEED does not look.  But the kernel refuses to protect pages from the
+ * beginning of such a change until its event was read, and did not before the drop.
  */
 static uint32_t drop(uint64_t addr, uint32_t first, uint32_t n)
 {
@@ -535,6 +539,11 @@ static uint32_t drop(uint64_t addr, uint32_t first, uint32_t n)
 
 		set_results(first + i, 1, left ? PAGE_REFUSED : PAGE_GONE);
 		gone += !left;
+	}
+	if (write_protect(addr, n, false) == -E_AGAIN) {
+		if (!sh->unsure_end)
+			sh->unsure_start = addr;
+		sh->unsure_end = addr + n * WIRE_PAGE;
 	}
 	__atomic_store_n(&sh->dropping, 0, __ATOMIC_RELEASE);
 	return gone;

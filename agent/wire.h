@@ -96,6 +96,8 @@ struct agent_shared {
 	uint64_t drop_start, drop_end;
 	uint32_t dropping; /* its number, 0: none */
 	uint32_t hole;	   /* the number of the last one that met memory unmapped meanwhile */
+	/* All between was dropped while the map was being changed: before or after, who knows? */
+	uint64_t unsure_start, unsure_end;
 	/* 1: the program is above its limit.  A futex: mmap() waits on it. */
 	uint32_t over;
 	/*

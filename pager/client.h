@@ -142,9 +142,10 @@ struct client {
 	uint64_t next_look_ns; /* to look for growth all the same */
 	struct range *copy;    /* to be evicted by copying: move was refused */
 	unsigned int nr_copy;
-	struct drop drop;			/* the agent's that events were last seen of */
-	uint64_t drop_ns;			/* when an event was last read beside it */
-	struct range race;			/* unmapped while being dropped */
+	struct drop drop;    /* the agent's that events were last seen of */
+	uint64_t drop_ns;    /* when an event was last read beside it */
+	struct range race;   /* unmapped while being dropped */
+	struct range unsure; /* dropped while something was done there, not yet followed */
 	struct range not_followed[DROP_EVENTS]; /* events put by that were the agent's */
 	unsigned int nr_not_followed;
 	uint64_t populated;	 /* end of what was last made the program's own again */
@@ -329,6 +330,11 @@ static inline bool event_stashed(const struct client *c)
  * that when the program has put something else in their place by now.
  */
 void event_drop_race(struct client *c, uint64_t start, uint64_t end);
+/*
+ * Is it known now what was done while pages were dropped?  If not, nothing may be evicted.
+ * Takes gate and state lock if they are free.
+ */
+bool event_drop_sure(struct client *c);
 /* Give back all entries in [start, end).  State lock held. */
 void client_drop_entries(struct client *c, uint64_t start, uint64_t end);
 /* State lock held. */

@@ -8,6 +8,7 @@
  * pages from the range before the event; it is cancelled where it stands and
  * its pages are recorded first, so that the event finds them as entries.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -179,6 +180,56 @@ void event_drop_race(struct client *c, uint64_t start, uint64_t end)
 			 "cannot do both safely here: killed (start the program again)");
 }
 
+bool event_drop_sure(struct client *c)
+{
+	struct uffdio_copy probe = { .dst = c->unsure.start, .len = PAGE_SIZE_ };
+	bool sure;
+
+	if (!c->unsure.end)
+		return true;
+	/* Whoever reads an event has it until that is followed. */
+	if (!gate_trylock(c->gate, GATE_TO_COPY))
+		return false;
+	pthread_mutex_lock(&c->state);
+	/* From nowhere: it copies nothing, and is refused while there are events to come. */
+	sure = !event_unfollowed(c) && ioctl(c->uffd, UFFDIO_COPY, &probe) && errno != EAGAIN;
+	if (sure)
+		c->unsure = (struct range){ 0 };
+	pthread_mutex_unlock(&c->state);
+	client_ungate(c, GATE_TO_COPY);
+	return sure;
+}
+
+/* Is each page there, or known where it is?  Not able to tell is "no". */
+static bool all_there(struct client *c, uint64_t start, uint64_t end)
+{
+	uint64_t map[512];
+
+	while (start < end) {
+		size_t nr = (end - start) / PAGE_SIZE_;
+
+		if (nr > sizeof(map) / sizeof(*map))
+			nr = sizeof(map) / sizeof(*map);
+		if (pread(c->pagemap, map, nr * 8, start / PAGE_SIZE_ * 8) != (ssize_t)nr * 8)
+			return false;
+		for (size_t i = 0; i < nr; i++, start += PAGE_SIZE_)
+			if (!(map[i] >> 62) && !window_get(&c->win, start).val)
+				return false;
+	}
+	return true;
+}
+
+/* Pages were moved to where others were dropped just then: were it those? */
+static void moved_into_drop(struct client *c, uint64_t to, uint64_t end)
+{
+	if (to < c->unsure.start)
+		to = c->unsure.start;
+	if (end > c->unsure.end)
+		end = c->unsure.end;
+	if (to < end && !all_there(c, to, end))
+		event_drop_race(c, to, end);
+}
+
 void event_stash(struct client *c, const struct uffd_msg *msg)
 {
 	if (c->nr_stash == c->max_stash) {
@@ -291,6 +342,7 @@ static void follow_remap(struct client *c, uint64_t from, uint64_t to, uint64_t 
 			break;
 		addr = end;
 	}
+	moved_into_drop(c, to, to + len);
 	wake_range(c, from, from + len);
 }
 

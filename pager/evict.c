@@ -359,7 +359,7 @@ unsigned int evict_start(struct client *c, unsigned int want)
 	 * While an event is put by and not followed, ranges are of the past: something else
 	 * may be mapped there, and not registered.
 	 */
-	if (c->late || event_stashed(c))
+	if (c->late || event_stashed(c) || !event_drop_sure(c))
 		return 0;
 	if (!c->own_batch)
 		c->own_batch = calloc(1, sizeof(*c->own_batch));
@@ -412,6 +412,7 @@ unsigned int evict_start(struct client *c, unsigned int want)
 	}
 	for (unsigned int i = 0; i < batch->pages; i++)
 		sh->frame[i] = frame_number(batch->frame[i]);
+	sh->unsure_end = 0;
 	memset(sh->result, PAGE_STAYED, batch->pages);
 	memset(batch->back, 0, batch->pages * sizeof(*batch->back));
 	sh->nr_runs = batch->runs;
@@ -656,6 +657,8 @@ static unsigned int settle_batch(struct client *c, bool alive)
 	batch = c->own_batch;
 	pthread_mutex_lock(&c->state);
 	told = !c->batch_copies || sort_out_hole(c);
+	if (c->batch_copies && sh->unsure_end)
+		c->unsure = (struct range){ sh->unsure_start, sh->unsure_end };
 	/* They hold the gate shared, so this is not long, and no event waits for us meanwhile. */
 	while (batch->takers)
 		pthread_cond_wait(&c->batch_done, &c->state);

@@ -27,6 +27,10 @@ SANITIZERS = {
 }
 
 
+# A limit of copying: the program may be ended, with this, and has seen no wrong byte.
+MAPPED_ANEW = b"vswap: memory was mapped anew while it was being evicted"
+
+
 class Failed(Exception):
     pass
 
@@ -36,17 +40,19 @@ class Skipped(Exception):
 
 
 class Case:
-    def __init__(self, name, func, timeout, sanitized):
+    def __init__(self, name, func, timeout, sanitized=False, waits=False):
         self.name = name
         self.func = func
         self.timeout = timeout
+        # Most of its time it waits, and it weighs nothing: it may run beside others such.
+        self.waits = waits
         # The sanitizers' builds it is worth its time on, too: names, or True for all.
         self.sanitized = SANITIZERS.keys() if sanitized is True else sanitized or ()
 
 
-def case(name, timeout=60, sanitized=False):
+def case(name, timeout=60, **what):
     def add(func):
-        CASES.append(Case(name, func, timeout, sanitized))
+        CASES.append(Case(name, func, timeout, **what))
         return func
     return add
 
@@ -286,7 +292,9 @@ class Test:
         return live
 
     def paged_end(self, live, status=0, bound=True, paged_out=True, stdin=b""):
-        run = live.finish(stdin)
+        return self.paged_ended(live, live.finish(stdin), status, bound, paged_out)
+
+    def paged_ended(self, live, run, status, bound, paged_out):
         run.peak = self.peak(run)
         self.check(run.status == status, f"status {run.status}, not {status}", run)
         try:
@@ -301,6 +309,16 @@ class Test:
                        f"{live.limit / MIB:.1f} MiB ({own / MIB:.1f} MiB by its own count)", run)
             self.check(own <= live.limit, "ram_bytes_peak is above the bound", run)
         return run, stats
+
+    def copied(self, argv, ram=None, options=(), bound=True, env=None):
+        """paged() as on a kernel without UFFDIO_MOVE; (run, None): ended by MAPPED_ANEW."""
+        env = dict(env or os.environ, VSWAP_DEBUG="nomove")
+        live = self.paged_begin(argv, ram, options, env=env)
+        run = live.finish(b"")
+        if run.status == 137 and MAPPED_ANEW in run.err:
+            self.check(b"WRONG" not in run.err and b"vmtest:" not in run.err, "wrong bytes", run)
+            return run, None
+        return self.paged_ended(live, run, 0, bound, False)
 
     def finish(self):
         left = [live for live in self.live if live.proc.poll() is None or live.members()]
