@@ -299,7 +299,7 @@ MEMBERS = {
 }
 
 
-@case("command/stats", sanitized=True)
+@case("command/stats", sanitized=["address"])
 def stats(t):
     _, st = t.paged(t.vmtest("rw", t.size(3), "--hard", "--passes", "1"))
     for name in NAMES:

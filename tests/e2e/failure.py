@@ -289,7 +289,7 @@ def ends_or_waits(t, live, seconds):
     live.kill()
 
 
-@case("failure/tier-full")
+@case("failure/tier-full", waits=True)
 def tier_full(t):
     """More than all there is: slowed or ended with a message, not corrupted."""
     t.need_userfaultfd()
@@ -298,7 +298,7 @@ def tier_full(t):
     ends_or_waits(t, live, 15)
 
 
-@case("failure/pool-full")
+@case("failure/pool-full", waits=True)
 def pool_full(t):
     """The same without any tier."""
     t.need_userfaultfd()

@@ -408,7 +408,7 @@ def join(space):
     return run, "\0" + reply["socket"]
 
 
-@case("groups/stalls", timeout=90)
+@case("groups/stalls", timeout=90, waits=True)
 def stalls(t):
     """Those who join and say nothing, nonsense, or leave, hold up nobody."""
     space = Space(t)

@@ -74,7 +74,7 @@ def nbd(t):
         t.check(stats["tiers"][0]["name"] == server.uri, f"tiers: {stats['tiers']}")
 
 
-@case("tiers/nbd-restarted", timeout=90)
+@case("tiers/nbd-restarted", timeout=90, waits=True)
 def nbd_restarted(t):
     """The server is killed and started again in the middle: time, nothing else."""
     t.need_userfaultfd()
@@ -93,7 +93,7 @@ def nbd_restarted(t):
         t.check(1 <= back <= gone <= 3, f"{gone} times gone, {back} times back", run)
 
 
-@case("tiers/nbd-away", timeout=90)
+@case("tiers/nbd-away", timeout=90, waits=True)
 def nbd_away(t):
     """While a server is away new pages go to another tier, and only its own wait for it."""
     with Server(t, *disk(t, 1024 * MIB)) as server:
@@ -113,7 +113,7 @@ def nbd_away(t):
         t.check(run.status == 0, "failed", run)
 
 
-@case("tiers/nbd-hangs", timeout=90)
+@case("tiers/nbd-hangs", timeout=90, waits=True)
 def nbd_hangs(t):
     """A server that stops answering: waited for, then errors at its pages alone."""
     with Server(t, *disk(t, 1024 * MIB)) as server:
@@ -212,7 +212,7 @@ class Device:
         self.fuse.wait()
 
 
-@case("tiers/device-fails", timeout=90)
+@case("tiers/device-fails", timeout=90, waits=True)
 def device_fails(t):
     """A block device that hangs for a while, then cannot be written, then not be read."""
     t.need_userfaultfd()
