@@ -311,6 +311,8 @@ static void client_free(struct client *c)
 		client_put(c->parent);
 	client_drop_entries(c, 0, 1ULL << 47);
 	windows_destroy(&c->win);
+	event_all_told(c);
+	vacated_destroy(&c->vacated);
 	close_fd(c->uffd);
 	close_fd(c->sock);
 	close_fd(c->statm);

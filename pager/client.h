@@ -23,6 +23,7 @@
 #include "../agent/wire.h"
 #include "drop.h"
 #include "frame.h"
+#include "vacated.h"
 #include "window.h"
 
 struct job;
@@ -109,6 +110,7 @@ struct client {
 	struct windows win;
 	struct range *range; /* registered, ascending, disjoint */
 	unsigned int nr_ranges, max_ranges;
+	struct vacated vacated;
 	struct batch *batch;	    /* published, or NULL */
 	struct batch *own_batch;    /* its memory; reclaim's, as the next */
 	bool late;		    /* the agent owes an answer */
@@ -335,6 +337,8 @@ void event_drop_race(struct client *c, uint64_t start, uint64_t end);
  * Takes gate and state lock if they are free.
  */
 bool event_drop_sure(struct client *c);
+/* The kernel has just copied pages: nothing that was left is still to be told of.  State lock held. */
+void event_all_told(struct client *c);
 /* Give back all entries in [start, end).  State lock held. */
 void client_drop_entries(struct client *c, uint64_t start, uint64_t end);
 /* State lock held. */

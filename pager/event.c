@@ -305,45 +305,142 @@ static void wake_range(struct client *c, uint64_t start, uint64_t end)
 	ioctl(c->uffd, UFFDIO_WAKE, &range);
 }
 
-static void follow_remap(struct client *c, uint64_t from, uint64_t to, uint64_t len)
+static void out_of_memory(struct client *c)
+{
+	job_kill(c->job, "out of memory while following the program: killed (free memory on this "
+			 "machine)");
+}
+
+/* What was left in [start, end) has been told of: its pages are at @to now, or gone. */
+static void told(struct client *c, uint64_t start, uint64_t end, const uint64_t *to)
+{
+	struct vacated_page page;
+
+	while (vacated_take(&c->vacated, start, end, &page)) {
+		if (to && !window_set(&c->win, *to + (page.addr - start), page.entry))
+			continue;
+		if (to)
+			out_of_memory(c);
+		swap_free_range(pager.space, page.entry, 1);
+	}
+	if (vacated_forget(&c->vacated, start, end))
+		out_of_memory(c);
+}
+
+void event_all_told(struct client *c)
+{
+	told(c, 0, ~0ULL, NULL);
+}
+
+/*
+ * Pages have come to [start, end): what is known to be there has left, and that is still
+ * to be told of.
+ */
+static void set_aside(struct client *c, uint64_t start, uint64_t end)
 {
 	struct range *r;
-	uint64_t addr;
+	uint64_t at = start;
+
+	while ((r = range_from(c, at)) && r->start < end) {
+		uint64_t from = r->start > start ? r->start : start;
+		uint64_t to = r->end < end ? r->end : end;
+		bool here;
+
+		if (vacated_part(&c->vacated, from, to, &here) < to || here)
+			job_kill(c->job,
+				 "memory was moved by several threads at once, and it cannot "
+				 "be told to where: killed (start the program again)");
+		if (vacated_add(&c->vacated, from, to))
+			out_of_memory(c);
+		for (at = from; (at = window_next(&c->win, at, to)) < to; at += PAGE_SIZE_) {
+			vswp_entry_t entry = window_get(&c->win, at);
+
+			window_clear(&c->win, at, 0);
+			if (vacated_keep(&c->vacated, at, entry)) {
+				out_of_memory(c);
+				swap_free_range(pager.space, entry, 1);
+			}
+		}
+		ranges_remove(c, from, to);
+		at = to;
+	}
+	client_drop_entries(c, start, end);
+}
+
+/* What is in [start, end) is at @to now. */
+static void moved(struct client *c, uint64_t start, uint64_t end, uint64_t to)
+{
+	struct range *r;
+
+	for (uint64_t addr = start; (addr = window_next(&c->win, addr, end)) < end;
+	     addr += PAGE_SIZE_) {
+		vswp_entry_t entry = window_get(&c->win, addr);
+
+		window_clear(&c->win, addr, 0);
+		if (window_set(&c->win, to + (addr - start), entry)) {
+			job_kill(c->job, "out of memory while memory was moved by mremap: killed "
+					 "(give more with --ram, or free memory on this machine)");
+			swap_free_range(pager.space, entry, 1);
+		}
+	}
+	/* What was registered there is registered here now. */
+	for (uint64_t addr = start; (r = range_from(c, addr)) && r->start < end;) {
+		uint64_t first = r->start > start ? r->start : start;
+		uint64_t last = r->end < end ? r->end : end;
+
+		ranges_remove(c, first, last);
+		if (ranges_add(c, to + (first - start), to + (last - start)))
+			break;
+		addr = last;
+	}
+}
+
+static void follow_remap(struct client *c, uint64_t from, uint64_t to, uint64_t len)
+{
+	uint64_t next;
+	bool here;
 
 	/* While the second is waited for, a batch may begin in the first. */
 	do {
 		wait_for_batch(c, from, from + len);
 		wait_for_batch(c, to, to + len);
 	} while (batch_covers(c, from, from + len));
-	client_drop_entries(c, to, to + len);
+	set_aside(c, to, to + len);
 	for (unsigned int i = 0; i < MAX_SERVERS; i++)
 		if (c->busy[i].start < to + len && c->busy[i].end > to)
 			c->busy[i].moved = true;
-	addr = from;
-	while ((addr = window_next(&c->win, addr, from + len)) < from + len) {
-		vswp_entry_t entry = window_get(&c->win, addr);
+	for (uint64_t addr = from; addr < from + len; addr = next) {
+		uint64_t there = to + (addr - from);
 
-		window_clear(&c->win, addr, 0);
-		if (window_set(&c->win, to + (addr - from), entry)) {
-			job_kill(c->job, "out of memory while memory was moved by mremap: killed "
-					 "(give more with --ram, or free memory on this machine)");
-			swap_free_range(pager.space, entry, 1);
-		}
-		addr += PAGE_SIZE_;
+		next = vacated_part(&c->vacated, addr, from + len, &here);
+		if (here)
+			told(c, addr, next, &there);
+		else
+			moved(c, addr, next, there);
 	}
-	/* What was registered there is registered here now. */
-	for (addr = from; (r = range_from(c, addr)) && r->start < from + len;) {
-		uint64_t start = r->start > from ? r->start : from;
-		uint64_t end = r->end < from + len ? r->end : from + len;
-
-		ranges_remove(c, start, end);
-		ranges_remove(c, to + (start - from), to + (end - from));
-		if (ranges_add(c, to + (start - from), to + (end - from)))
-			break;
-		addr = end;
-	}
+	/* UNMAP is to come, but for MREMAP_DONTUNMAP. */
+	if (vacated_add(&c->vacated, from, from + len))
+		out_of_memory(c);
 	moved_into_drop(c, to, to + len);
 	wake_range(c, from, from + len);
+}
+
+static void follow_unmap(struct client *c, uint64_t start, uint64_t end)
+{
+	uint64_t next;
+	bool here;
+
+	for (uint64_t addr = start; addr < end; addr = next) {
+		next = vacated_part(&c->vacated, addr, end, &here);
+		if (here) {
+			told(c, addr, next, NULL);
+			continue;
+		}
+		client_drop_entries(c, addr, next);
+		client_dropped(c, next - addr);
+		ranges_remove(c, addr, next);
+	}
+	wake_range(c, start, end);
 }
 
 /*
@@ -393,10 +490,7 @@ static void follow(struct client *c, const struct uffd_msg *msg)
 		end = msg->arg.remove.end;
 		count_add(&pager.count.event_unmap, 1);
 		wait_for_batch(c, start, end);
-		client_drop_entries(c, start, end);
-		client_dropped(c, end - start);
-		ranges_remove(c, start, end);
-		wake_range(c, start, end);
+		follow_unmap(c, start, end);
 		break;
 	case UFFD_EVENT_REMAP:
 		count_add(&pager.count.event_remap, 1);

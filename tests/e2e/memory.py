@@ -19,6 +19,7 @@ TESTS = {
     "thp": ((), True),
     "threads": (BOTH, True),
     "threadend": (ASAN, True),
+    "realloc": (ASAN, True),
     "stacks": (ASAN, True),
     "recursion": ((), True),
     "malloc": (ASAN, True),

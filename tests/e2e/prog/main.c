@@ -33,6 +33,7 @@ static const struct {
 	{ "thp", test_thp },
 	{ "threads", test_threads },
 	{ "threadend", test_threadend },
+	{ "realloc", test_realloc },
 	{ "stacks", test_stacks },
 	{ "recursion", test_recursion },
 	{ "malloc", test_malloc },

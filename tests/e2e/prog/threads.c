@@ -4,7 +4,9 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include "vmtest.h"
@@ -62,6 +64,60 @@ static void *read_write(void *arg)
 	for (ops = 0; ops < w->nr; ops++)
 		page_check(w->mem + ops * PAGE, w->id + ops, version[ops]);
 	free(version);
+	return NULL;
+}
+
+/* mremap() of what is being registered just now, and not all of it is yet, is refused. */
+static char *grown(char *mem, size_t from, size_t to)
+{
+	char *new;
+
+	while ((new = mremap(mem, from * PAGE, to * PAGE, MREMAP_MAYMOVE)) == MAP_FAILED) {
+		if (errno != EFAULT)
+			fail_errno("mremap");
+		sched_yield();
+	}
+	return new;
+}
+
+/*
+ * A block that grows as libc's realloc() has it, and is given back when it is as large as
+ * it may get: what one thread leaves another is given at once.
+ */
+static void *grow(void *arg)
+{
+	struct worker *w = arg;
+	size_t most = w->nr, ops = 100 * args.passes;
+	struct rng rng;
+	unsigned int i;
+
+	rng_init(&rng, w->id + args.seed);
+	w->nr = 0;
+	while (ops--) {
+		size_t nr = w->nr + 1 + rng_below(&rng, most / 8);
+
+		if (!w->nr || nr > most) {
+			if (w->nr) {
+				range_check(w->mem, w->nr, w->id, 0);
+				unmap(w->mem, w->nr * PAGE);
+			}
+			w->nr = nr = 1 + rng_below(&rng, most / 8);
+			w->mem = map_anon(nr * PAGE);
+			range_fill(w->mem, nr, w->id, 0);
+			continue;
+		}
+		w->mem = grown(w->mem, w->nr, nr);
+		range_check_zero(w->mem + w->nr * PAGE, nr - w->nr, w->nr);
+		range_fill(w->mem + w->nr * PAGE, nr - w->nr, w->id + w->nr, 0);
+		w->nr = nr;
+		for (i = 0; i < 8; i++) {
+			size_t page = rng_below(&rng, nr);
+
+			page_check(w->mem + page * PAGE, w->id + page, 0);
+		}
+	}
+	range_check(w->mem, w->nr, w->id, 0);
+	unmap(w->mem, w->nr * PAGE);
 	return NULL;
 }
 
@@ -163,4 +219,26 @@ void test_recursion(void)
 	pressure_init(args.size);
 	for (pass = 0; pass < args.passes; pass++)
 		descend(1UL << 32, bytes / (PAGE + 64), pressure);
+}
+
+void test_realloc(void)
+{
+	unsigned int t, nr = args.threads < 2 ? 2 : args.threads;
+	struct worker *w = calloc(nr, sizeof(*w));
+
+	if (!w)
+		fail_errno("calloc");
+	for (t = 0; t < nr; t++) {
+		w[t].nr = args.size / PAGE / nr;
+		w[t].id = (uint64_t)(t + 1) << 32;
+		errno = pthread_create(&w[t].thread, NULL, grow, &w[t]);
+		if (errno)
+			fail_errno("pthread_create");
+	}
+	for (t = 0; t < nr; t++) {
+		errno = pthread_join(w[t].thread, NULL);
+		if (errno)
+			fail_errno("pthread_join");
+	}
+	free(w);
 }

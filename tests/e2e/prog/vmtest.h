@@ -85,6 +85,7 @@ void test_rw(void);
 void test_thp(void);
 void test_threads(void);
 void test_threadend(void);
+void test_realloc(void);
 void test_stacks(void);
 void test_recursion(void);
 void test_malloc(void);
