@@ -170,7 +170,7 @@ static void pageout_failed(struct pageout *po, struct swap_folio *folio)
 
 /*
  * Write pages [from, from + nr) of the batch, all with slots of @tier.  Those
- * that failed are left in the batch without a slot; returns how many.
+ * that another may take are left in the batch without a slot; returns how many.
  */
 static unsigned int pageout_write(struct pageout *po, struct swap_tier *tier, unsigned int from,
 				  unsigned int nr)
@@ -198,7 +198,11 @@ static unsigned int pageout_write(struct pageout *po, struct swap_tier *tier, un
 		    word_slot_nr(p->folio->backing[p->index]) != p->slot)
 			tier_give_back(po->space, batch_group(po->space, p), p->slot);
 		p->slot = 0;
-		batch->page[from + bad++] = *p;
+		/* No other tier can write what cannot be read either. */
+		if (batch->io[i].error == -EFAULT)
+			pageout_failed(po, p->folio);
+		else
+			batch->page[from + bad++] = *p;
 	}
 	return bad;
 }
@@ -362,9 +366,31 @@ unsigned int pageio_drain(struct swap_space *space, struct swap_folio **folios, 
 
 /* ---- in -------------------------------------------------------------- */
 
+struct pagein {
+	struct swap_space *space;
+	struct swap_batch *batch;
+	unsigned int wanted; /* how many pages of the batch, from the front, are wanted now */
+};
+
+/* An error of memory or of this moment, which says nothing about what is on the tier. */
+static bool error_passes(int error)
+{
+	return error == -EAGAIN || error == -ENOMEM || error == -EFAULT;
+}
+
+static void pagein_failed(struct swap_folio *folio, int error)
+{
+	if (!error_passes(error))
+		error = -EIO;
+	/* Of several the one that no other try may mend. */
+	if (!swap_folio_test(folio, SWAP_FOLIO_ERROR) || error == -EIO)
+		folio->error = error;
+	set_bit(SWAP_FOLIO_ERROR, &folio->flags);
+}
+
 static void pagein_lost(struct swap_space *space, struct swap_folio *folio, unsigned int index)
 {
-	set_bit(SWAP_FOLIO_ERROR, &folio->flags);
+	pagein_failed(folio, -EIO);
 	folio_set_backing(space, folio, index, word_poison());
 }
 
@@ -392,8 +418,37 @@ static bool pagein_verify(struct swap_space *space, struct swap_batch *batch,
 	return comp && !swap_decompress(comp, object->data, object->len, page);
 }
 
-static void pagein_flush(struct swap_space *space, struct swap_batch *batch)
+/*
+ * Some of the batch could not be read.  What was damaged is lost; what is only out of
+ * reach may be there the next time, but whoever wants it now is not kept waiting for that.
+ */
+static void pagein_error(struct pagein *in, struct swap_tier *tier, unsigned int page,
+			 const struct swap_io *io)
 {
+	const struct batch_page *p = &in->batch->page[page];
+
+	space_event(in->space, read_errors, 1);
+	if (io->error && (page >= in->wanted || error_passes(io->error))) {
+		pr_err_ratelimited("tier %s slot %llu: read error %d: page left there\n",
+				   tier->name, io->slot, -io->error);
+		pagein_failed(p->folio, io->error);
+		return;
+	}
+	if (io->error)
+		pr_err_ratelimited(
+			"tier %s slot %llu: read error %d: page lost (its owner gets SIGBUS)\n",
+			tier->name, io->slot, -io->error);
+	else
+		pr_err_ratelimited(
+			"tier %s slot %llu: checksum mismatch: page lost (its owner gets SIGBUS)\n",
+			tier->name, io->slot);
+	pagein_lost(in->space, p->folio, p->index);
+}
+
+static void pagein_flush(struct pagein *in)
+{
+	struct swap_batch *batch = in->batch;
+	struct swap_space *space = in->space;
 	unsigned int i, n, from, nr = batch->nr;
 	struct swap_tier *tier;
 
@@ -409,28 +464,19 @@ static void pagein_flush(struct swap_space *space, struct swap_batch *batch)
 		}
 		tier_read(tier, batch->io, n);
 		for (i = 0; i < n; i++) {
-			struct batch_page *p = &batch->page[from + i];
-
-			if (batch->io[i].error)
-				pr_err_ratelimited(
-					"tier %s slot %llu: read error %d: page lost (its owner gets SIGBUS)\n",
-					tier->name, batch->io[i].slot, -batch->io[i].error);
-			else if (!pagein_verify(space, batch, p))
-				pr_err_ratelimited(
-					"tier %s slot %llu: checksum mismatch: page lost (its owner gets SIGBUS)\n",
-					tier->name, batch->io[i].slot);
-			else
-				continue;
-			space_event(space, read_errors, 1);
-			pagein_lost(space, p->folio, p->index);
+			if (batch->io[i].error ||
+			    !pagein_verify(space, batch, &batch->page[from + i]))
+				pagein_error(in, tier, from + i, &batch->io[i]);
 		}
 	}
 	batch->nr = 0;
+	in->wanted = 0;
 }
 
-static void pagein_page(struct swap_space *space, struct swap_batch **batch,
-			struct swap_folio *folio, unsigned int index)
+static void pagein_page(struct pagein *in, struct swap_folio *folio, unsigned int index,
+			bool wanted)
 {
+	struct swap_space *space = in->space;
 	vswp_entry_t entry = folio_page_entry(folio, index);
 	void *page = folio_page_data(folio, index);
 	swap_word_t w = folio->backing[index];
@@ -457,11 +503,12 @@ static void pagein_page(struct swap_space *space, struct swap_batch **batch,
 		}
 		break;
 	case SWAP_SLOT:
-		if (!*batch)
-			*batch = batch_get(space);
-		batch_add(*batch, folio, index, word_slot_nr(w), 0);
-		if ((*batch)->nr == BATCH_PAGES)
-			pagein_flush(space, *batch);
+		if (!in->batch)
+			in->batch = batch_get(space);
+		batch_add(in->batch, folio, index, word_slot_nr(w), 0);
+		in->wanted += wanted;
+		if (in->batch->nr == BATCH_PAGES)
+			pagein_flush(in);
 		break;
 	default:
 		pagein_lost(space, folio, index);
@@ -469,21 +516,24 @@ static void pagein_page(struct swap_space *space, struct swap_batch **batch,
 	}
 }
 
-unsigned int swap_readin(struct swap_space *space, struct swap_folio **folios, unsigned int nr)
+unsigned int swap_readin_wanted(struct swap_space *space, struct swap_folio **folios,
+				unsigned int nr, unsigned int wanted)
 {
-	struct swap_batch *batch = NULL;
+	struct pagein in = { .space = space };
 	unsigned int i, index, good = 0;
 
 	for (i = 0; i < nr; i++) {
 		lockdep_assert_held(&folios[i]->lock);
 		if (swap_folio_test(folios[i], SWAP_FOLIO_UPTODATE))
 			continue;
+		if (swap_folio_test(folios[i], SWAP_FOLIO_ERROR))
+			clear_bit(SWAP_FOLIO_ERROR, &folios[i]->flags);
 		for (index = 0; index < 1U << folios[i]->order; index++)
-			pagein_page(space, &batch, folios[i], index);
+			pagein_page(&in, folios[i], index, i < wanted);
 	}
-	if (batch)
-		pagein_flush(space, batch);
-	batch_put(space, batch);
+	if (in.batch)
+		pagein_flush(&in);
+	batch_put(space, in.batch);
 	for (i = 0; i < nr; i++) {
 		if (swap_folio_test(folios[i], SWAP_FOLIO_ERROR))
 			continue;
@@ -493,4 +543,9 @@ unsigned int swap_readin(struct swap_space *space, struct swap_folio **folios, u
 		good++;
 	}
 	return good;
+}
+
+unsigned int swap_readin(struct swap_space *space, struct swap_folio **folios, unsigned int nr)
+{
+	return swap_readin_wanted(space, folios, nr, 0);
 }

@@ -54,7 +54,7 @@ enum swap_folio_flag {
 	SWAP_FOLIO_DIRTY,     /* ... and no backing holds them yet */
 	SWAP_FOLIO_WRITEBACK, /* being written out: data must not change */
 	SWAP_FOLIO_CACHED,    /* its words in the table point here */
-	SWAP_FOLIO_ERROR,     /* read failed: its entries are POISON now */
+	SWAP_FOLIO_ERROR,     /* the last read failed: error says how */
 };
 
 /*
@@ -69,6 +69,7 @@ struct swap_folio {
 	unsigned long flags; /* enum swap_folio_flag, atomic bit operations */
 	atomic_t ref;
 	unsigned int order;
+	int error; /* see swap_readin(); valid while ERROR */
 	struct mutex lock;
 	vswp_entry_t entry;	/* first entry; valid while CACHED */
 	void *data;		/* 2^order pages, page aligned */
@@ -250,10 +251,18 @@ bool folio_free_swap(struct swap_space *space, struct swap_folio *folio);
 unsigned int swap_writeout(struct swap_space *space, struct swap_folio **folios, unsigned int nr);
 /*
  * Fill locked, cached, not yet uptodate folios from their backings; pages on a
- * tier are read by one batch.  Each folio ends UPTODATE or ERROR (its entries
- * are POISON; a message named tier and slot).  Returns how many are uptodate.
+ * tier are read by one batch.  Each folio ends UPTODATE or ERROR (a message named
+ * tier and slot).  What was damaged is POISON then; what could not be read keeps its
+ * backing.  folio->error: -EIO, or -EAGAIN, -ENOMEM, -EFAULT, for which the tier
+ * cannot be blamed.  Returns how many are uptodate.
  */
 unsigned int swap_readin(struct swap_space *space, struct swap_folio **folios, unsigned int nr);
+/*
+ * The same, but the first @wanted folios are not read ahead: somebody is told now that
+ * the page is lost, so it has to stay lost.  Pages of theirs that end with -EIO are POISON.
+ */
+unsigned int swap_readin_wanted(struct swap_space *space, struct swap_folio **folios,
+				unsigned int nr, unsigned int wanted);
 /*
  * Give every entry of a locked cached folio a physical slot, contiguous where a
  * tier has them so; entries that have one keep it.  A backing held before
@@ -331,7 +340,8 @@ struct swap_tier_ops {
 	/*
 	 * May be NULL.  Would a call wait for the store to come back?  Other tiers
 	 * are preferred then.  A write that was -EAGAIN does not mark the tier as
-	 * failed.  Asked with locks held: does not sleep.
+	 * failed, nor does -EFAULT, which is about the page's memory.  Asked with
+	 * locks held: does not sleep.
 	 */
 	bool (*away)(void *priv);
 };
@@ -361,16 +371,17 @@ struct swapoff_watch {
  * another tier, entries unchanged, and the tier is gone.  Needs memory for a
  * few pages only.  @watch may be NULL.  Returns 0; -ENOSPC: what did not fit
  * stays and the tier is open again; -EINTR: the same, @watch said so; -EIO:
- * pages that could not be read are POISON, the tier is gone.
+ * pages that could not be read are POISON, the tier is gone.  They are not given
+ * up before there is nothing else on it.
  */
 int swapoff(struct swap_space *space, struct swap_tier *tier, const struct swapoff_watch *watch);
 /*
  * Move @bytes of what is on @from, in the order of the tables, to @to; NULL is the
  * pool, for either.  What is in the cache stays.  @watch is told what is left of
  * @bytes.  *@moved: bytes that went.  Returns 0, also when there was not as much;
- * -ENOSPC, -EIO: no more has room there, or can be read or written; -EINTR,
- * -ENOMEM.  Sleeps; holds up a fault only on the pages under way; waits for a
- * swapoff.
+ * -ENOSPC, -EIO: no more has room there, or can be read or written, and what cannot
+ * be read stays; -EINTR, -ENOMEM.  Sleeps; holds up a fault only on the pages under
+ * way; waits for a swapoff.
  */
 int swap_migrate(struct swap_space *space, struct swap_tier *from, struct swap_tier *to, u64 bytes,
 		 const struct swapoff_watch *watch, u64 *moved);

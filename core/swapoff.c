@@ -48,7 +48,9 @@ struct drain {
 	unsigned int nr;
 	bool moved;   /* this scan made progress */
 	bool no_room; /* some page found no other place */
-	bool lost;    /* some page could not be read */
+	u64 unread;   /* pages that could not be read in this scan */
+	bool lose;    /* what cannot be read is given up */
+	bool lost;    /* ... or damaged: some page is POISON */
 	const struct swapoff_watch *watch;
 	bool stop; /* ... said so */
 	bool done; /* no need to look further */
@@ -67,6 +69,11 @@ static int drain_compare(const void *a, const void *b)
 	return sa < sb ? -1 : sa > sb;
 }
 
+static bool drain_names(const struct drain *d, swap_word_t w)
+{
+	return d->tier ? tier_has(d->tier, w) : word_where(w) == SWAP_ZPOOL;
+}
+
 /* The folios of the batch are locked, cached and empty: fill them, find them another place. */
 static void drain_batch(struct drain *d)
 {
@@ -74,20 +81,26 @@ static void drain_batch(struct drain *d)
 	struct swap_folio *folio;
 
 	sort(d->batch, d->nr, sizeof(d->batch[0]), drain_compare, NULL);
-	swap_readin(d->space, d->batch, d->nr);
+	swap_readin_wanted(d->space, d->batch, d->nr, d->lose ? d->nr : 0);
 	for (i = 0; i < d->nr; i++) {
-		if (!swap_folio_test(d->batch[i], SWAP_FOLIO_ERROR)) {
-			folio = d->batch[i];
+		folio = d->batch[i];
+		if (swap_folio_test(folio, SWAP_FOLIO_UPTODATE)) {
 			d->batch[i] = d->batch[good];
 			d->batch[good++] = folio;
+		} else if (drain_names(d, folio->backing[0])) {
+			d->unread++;
+		} else {
+			d->lost = true;
 		}
 	}
-	d->lost |= good < d->nr;
 	if (d->migrating) {
 		for (i = 0; i < good && !d->error; i++) {
 			d->error = folio_migrate_swap(d->space, d->batch[i], d->to);
 			d->want -= !d->error;
 		}
+		/* The rest may be no better: a tier that is away for a while is not gone through. */
+		if (good < d->nr && !d->error)
+			d->error = -EIO;
 	} else if (pageio_drain(d->space, d->batch, good, d->tier)) {
 		d->no_room = true;
 	}
@@ -105,11 +118,6 @@ static void drain_batch(struct drain *d)
 			     d->migrating ? d->want : (u64)atomic_long_read(&d->tier->used)))
 		d->stop = true;
 	d->done |= d->stop || d->error || (d->migrating && !d->want);
-}
-
-static bool drain_names(const struct drain *d, swap_word_t w)
-{
-	return d->tier ? tier_has(d->tier, w) : word_where(w) == SWAP_ZPOOL;
 }
 
 /* An entry without a folio names the tier. */
@@ -166,13 +174,17 @@ static void drain_cached(struct drain *d, vswp_entry_t entry)
 		had += tier_has(d->tier, folio->backing[i]);
 	if (!had)
 		goto out;
-	if (!swap_folio_test(folio, SWAP_FOLIO_UPTODATE) && !swap_readin(d->space, &folio, 1))
-		d->lost = true;
+	if (!swap_folio_test(folio, SWAP_FOLIO_UPTODATE))
+		swap_readin_wanted(d->space, &folio, 1, d->lose);
 	if (pageio_drain(d->space, &folio, swap_folio_test(folio, SWAP_FOLIO_UPTODATE), d->tier))
 		d->no_room = true;
 	for (i = 0; i < size; i++)
 		has += tier_has(d->tier, folio->backing[i]);
 	d->moved |= has < had;
+	if (!swap_folio_test(folio, SWAP_FOLIO_UPTODATE)) {
+		d->unread += has;
+		d->lost |= has < had;
+	}
 out:
 	swap_folio_unlock(folio);
 	swap_folio_put(folio);
@@ -334,6 +346,7 @@ int swapoff(struct swap_space *space, struct swap_tier *tier, const struct swapo
 	while (atomic_long_read(&tier->used)) {
 		d.moved = false;
 		d.no_room = false;
+		d.unread = 0;
 		if (!d.stop)
 			drain_scan(&d);
 		if (d.stop) {
@@ -345,6 +358,9 @@ int swapoff(struct swap_space *space, struct swap_tier *tier, const struct swapo
 		} else if (d.no_room || ++idle > DRAIN_IDLE) {
 			ret = -ENOSPC;
 			break;
+		} else if (!d.lose && d.unread >= (u64)atomic_long_read(&tier->used)) {
+			/* There is nothing else left to be saved. */
+			d.lose = true;
 		} else {
 			msleep(1);
 		}

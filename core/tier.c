@@ -427,7 +427,7 @@ bool tier_clock(struct swap_space *space, u32 slot, unsigned int *clock)
 void tier_write(struct swap_tier *tier, struct swap_io *io, unsigned int nr)
 {
 	struct swap_space *space = tier->space;
-	unsigned int i, good = 0, full = 0, late = 0;
+	unsigned int i, good = 0, full = 0, other = 0;
 	bool first, first_full = false;
 	int error = 0;
 
@@ -439,8 +439,8 @@ void tier_write(struct swap_tier *tier, struct swap_io *io, unsigned int nr)
 			good++;
 		else if (io[i].error == -ENOSPC)
 			full++;
-		else if (io[i].error == -EAGAIN)
-			late++;
+		else if (io[i].error == -EAGAIN || io[i].error == -EFAULT)
+			other++; /* the store is as good as it was */
 		else
 			error = io[i].error;
 	}
@@ -448,7 +448,7 @@ void tier_write(struct swap_tier *tier, struct swap_io *io, unsigned int nr)
 	space_event(space, pswpout, good);
 	if (good == nr)
 		return;
-	space_event(space, write_errors, nr - good - full - late);
+	space_event(space, write_errors, nr - good - full - other);
 	spin_lock(&space->tier_lock);
 	if (full) {
 		/* The caller gives back the slots that failed: that is no room. */

@@ -425,8 +425,8 @@ static int plan_page(struct server *sv, struct plan *plan, unsigned int i)
 
 /*
  * The bytes of the plan's pages into our buffer; shortens the plan where they
- * cannot be had.  Returns 0; -ENOENT: the first entry was freed, look again;
- * -EIO: the first page is lost.
+ * cannot be had.  Returns 0; -EIO: the first page is lost; else look again: the first
+ * entry was freed, or there was no memory to read it.
  */
 static int plan_read(struct server *sv, struct plan *plan)
 {
@@ -444,15 +444,16 @@ static int plan_read(struct server *sv, struct plan *plan)
 			in[nr_in++] = &sv->folio[i].folio;
 	}
 	if (nr_in)
-		swap_readin(pager.space, in, nr_in);
+		swap_readin_wanted(pager.space, in, nr_in, !plan->cached[0]);
 	if (!plan->nr)
 		return ret;
 	for (unsigned int i = 0; i < plan->nr; i++) {
 		const struct swap_folio *cached = plan->cached[i];
 
 		if (!cached && !swap_folio_test(&sv->folio[i].folio, SWAP_FOLIO_UPTODATE)) {
+			ret = sv->folio[i].folio.error;
 			plan_trim(sv, plan, i);
-			return i ? 0 : -EIO;
+			return i ? 0 : ret;
 		}
 		/* One page alone goes from where it is. */
 		if (!cached || plan->nr == 1)
@@ -705,7 +706,7 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 		if (n == -EIO)
 			return serve_poison(sv, c, &plan);
 		if (n) {
-			/* Freed under our eyes by an event: look again. */
+			/* Freed under our eyes by an event, say: look again. */
 			pthread_mutex_lock(&c->state);
 			unbusy(sv, c);
 			pthread_mutex_unlock(&c->state);

@@ -423,8 +423,9 @@ static void page_lost(struct swap_space *space, vswp_entry_t entry)
 	struct swap_stat st;
 
 	assert_int_equal(swap_cache_add_folio(space, entry, f), 0);
-	assert_int_equal(swap_readin(space, &f, 1), 0);
+	assert_int_equal(swap_readin_wanted(space, &f, 1, 1), 0);
 	assert_true(swap_folio_test(f, SWAP_FOLIO_ERROR));
+	assert_int_equal(f->error, -EIO);
 	assert_false(swap_folio_test(f, SWAP_FOLIO_UPTODATE));
 	swap_cache_del_folio(space, f);
 	assert_int_equal(swap_entry_where(space, entry), SWAP_POISON);
@@ -466,6 +467,109 @@ static void test_poison(void **state)
 	memcpy(mt->pages + 2 * SWAP_PAGE_SIZE, mt->pages + 3 * SWAP_PAGE_SIZE, SWAP_PAGE_SIZE);
 	page_lost(space, a);
 	page_back(space, b, PAGE_NOISE, 2);
+	space_end(space);
+	memtier_free(mt);
+}
+
+/* Try to swap in @nr pages, the first @wanted of which somebody waits for. */
+static void not_read(struct swap_space *space, const vswp_entry_t *e, unsigned int nr,
+		     unsigned int wanted, int error)
+{
+	struct swap_folio *f[BATCH];
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		f[i] = folio_new(0);
+		assert_int_equal(swap_cache_add_folio(space, e[i], f[i]), 0);
+	}
+	assert_int_equal(swap_readin_wanted(space, f, nr, wanted), 0);
+	for (i = 0; i < nr; i++) {
+		assert_true(swap_folio_test(f[i], SWAP_FOLIO_ERROR));
+		assert_int_equal(f[i]->error, error);
+		swap_cache_del_folio(space, f[i]);
+		folio_done(f[i]);
+	}
+}
+
+/* A tier that cannot be read for a while takes only what somebody waits for. */
+static void test_read_error(void **state)
+{
+	static const int passing[] = { -EAGAIN, -ENOMEM, -EFAULT };
+	struct swap_space *space = space_new("none", 0);
+	struct memtier *mt = memtier_new(512);
+	struct swap_folio *f;
+	struct swap_stat st;
+	vswp_entry_t e[40];
+	unsigned int i;
+
+	(void)state;
+	assert_false(IS_ERR(memtier_add(space, mt, "mem", 0)));
+	for (i = 0; i < 40; i++)
+		e[i] = page_out(space, PAGE_NOISE, i);
+	/* Not even that, if it is not the tier's fault. */
+	for (i = 0; i < 3; i++) {
+		mt->read_error = passing[i];
+		not_read(space, e, 40, 40, passing[i]);
+	}
+	swap_space_stat(space, &st);
+	assert_int_equal(st.nr_tier, 40);
+	assert_int_equal(st.read_errors, 120);
+	mt->read_error = -ETIMEDOUT;
+	not_read(space, e + 1, 39, 0, -EIO);
+	assert_non_null(strstr(said, "tier mem slot"));
+	not_read(space, e, 40, 1, -EIO);
+	assert_int_equal(swap_entry_where(space, e[0]), SWAP_POISON);
+	swap_space_stat(space, &st);
+	assert_int_equal(st.nr_tier, 39);
+	swap_free_range(space, e[0], 1);
+	/* The same folio, once more. */
+	f = folio_new(0);
+	assert_int_equal(swap_cache_add_folio(space, e[1], f), 0);
+	assert_int_equal(swap_readin(space, &f, 1), 0);
+	mt->read_error = 0;
+	assert_int_equal(swap_readin(space, &f, 1), 1);
+	assert_false(swap_folio_test(f, SWAP_FOLIO_ERROR));
+	swap_cache_del_folio(space, f);
+	folio_done(f);
+	for (i = 1; i < 40; i++)
+		page_back(space, e[i], PAGE_NOISE, i);
+	space_end(space);
+	memtier_free(mt);
+}
+
+/* Memory a tier cannot read says nothing about the tier. */
+static void test_write_fault(void **state)
+{
+	struct swap_space *space = space_new("none", 0);
+	struct memtier *mt = memtier_new(512);
+	struct swap_tier_stat ts;
+	struct swap_folio *f[3];
+	struct swap_stat st;
+	unsigned int i;
+
+	(void)state;
+	assert_false(IS_ERR(memtier_add(space, mt, "mem", 0)));
+	for (i = 0; i < 3; i++) {
+		f[i] = folio_new(0);
+		folio_make(f[i], PAGE_NOISE, i);
+	}
+	assert_int_equal(folios_alloc_swap(space, NULL, f, 3), 3);
+	mt->write_error = -EFAULT;
+	mt->write_good = 2;
+	assert_int_equal(swap_writeout(space, f, 3), 2);
+	assert_true(swap_folio_test(f[2], SWAP_FOLIO_DIRTY));
+	assert_true(swap_tier_stat(space, 0, &ts));
+	assert_false(ts.failed);
+	assert_int_equal(ts.slots_used, 2);
+	swap_space_stat(space, &st);
+	assert_int_equal(st.write_errors, 0);
+	mt->write_error = 0;
+	assert_int_equal(swap_writeout(space, f, 3), 3);
+	for (i = 0; i < 3; i++) {
+		folio_put_swap(space, f[i]);
+		assert_true(folio_free_swap(space, f[i]));
+		folio_done(f[i]);
+	}
 	space_end(space);
 	memtier_free(mt);
 }
@@ -867,7 +971,16 @@ static void test_swapoff(void **state)
 	for (i = 0; i < 700; i++)
 		page_back(space, hard[i], PAGE_NOISE, i);
 	hard[0] = page_out(space, PAGE_NOISE, 0);
-	/* Pages that cannot be read are lost, and the tier goes. */
+	/* Pages that cannot be read stay if it is given up; else they are lost, and the tier goes. */
+	ma->read_error = -EIO;
+	asked = 1;
+	assert_int_equal(swapoff(space, a, &watch), -EINTR);
+	assert_int_equal(swap_entry_where(space, hard[0]), SWAP_SLOT);
+	ma->read_error = 0;
+	f = page_in(space, hard[0]);
+	assert_true(folio_is(f, PAGE_NOISE, 0));
+	swap_cache_del_folio(space, f);
+	folio_done(f);
 	ma->read_error = -EIO;
 	assert_int_equal(swapoff(space, a, NULL), -EIO);
 	assert_int_equal(swap_entry_where(space, hard[0]), SWAP_POISON);
@@ -922,6 +1035,49 @@ static void test_migrate_many(void **state)
 	assert_int_equal(moved, 0);
 	for (i = 0; i < 300; i++)
 		page_back(space, e[i], i % 3 ? PAGE_TEXT : PAGE_NOISE, i);
+	space_end(space);
+	memtier_free(ma);
+	memtier_free(mb);
+}
+
+/* A tier that cannot be read for a while is not gone through to the end. */
+static void test_migrate_error(void **state)
+{
+	struct swap_space *space = space_new("lz4", 1 << 24);
+	struct memtier *ma = memtier_new(1024), *mb = memtier_new(1024);
+	struct swap_tier *a = memtier_add(space, ma, "a", 1), *b = memtier_add(space, mb, "b", 0);
+	vswp_entry_t e[300];
+	struct swap_stat st;
+	unsigned int i;
+	u64 moved;
+
+	(void)state;
+	assert_false(IS_ERR(a) || IS_ERR(b));
+	for (i = 0; i < 300; i++)
+		e[i] = page_out(space, PAGE_NOISE, i);
+	ma->read_error = -EIO;
+	assert_int_equal(swap_migrate(space, a, b, U64_MAX, NULL, &moved), -EIO);
+	assert_int_equal(moved, 0);
+	assert_in_range(ma->pages_read, 1, 2 * 64);
+	swap_space_stat(space, &st);
+	assert_int_equal(st.nr_poison, 0);
+	ma->read_error = 0;
+	assert_int_equal(swap_migrate(space, a, b, U64_MAX, NULL, &moved), 0);
+	assert_int_equal(moved, 300 * SWAP_PAGE_SIZE);
+	/* What is damaged is lost, and does not stop the next one. */
+	mb->pages[0] ^= 1;
+	assert_int_equal(swap_migrate(space, b, a, U64_MAX, NULL, &moved), -EIO);
+	assert_in_range(moved, 1, 299 * SWAP_PAGE_SIZE);
+	assert_int_equal(swap_migrate(space, b, a, U64_MAX, NULL, &moved), 0);
+	swap_space_stat(space, &st);
+	assert_int_equal(st.nr_poison, 1);
+	assert_int_equal(st.nr_tier, 299);
+	for (i = 0; i < 300; i++) {
+		if (swap_entry_where(space, e[i]) == SWAP_POISON)
+			swap_free_range(space, e[i], 1);
+		else
+			page_back(space, e[i], PAGE_NOISE, i);
+	}
 	space_end(space);
 	memtier_free(ma);
 	memtier_free(mb);
@@ -1072,6 +1228,8 @@ int main(void)
 		cmocka_unit_test(test_enospc),
 		cmocka_unit_test(test_tier_full),
 		cmocka_unit_test(test_poison),
+		cmocka_unit_test(test_read_error),
+		cmocka_unit_test(test_write_fault),
 		cmocka_unit_test(test_count),
 		cmocka_unit_test(test_cache),
 		cmocka_unit_test(test_orders),
@@ -1081,6 +1239,7 @@ int main(void)
 		cmocka_unit_test(test_writeback_error),
 		cmocka_unit_test(test_swapoff),
 		cmocka_unit_test(test_migrate_many),
+		cmocka_unit_test(test_migrate_error),
 		cmocka_unit_test(test_claim),
 		cmocka_unit_test(test_groups),
 		cmocka_unit_test(test_refault),
