@@ -95,7 +95,8 @@ out:
 	return folio;
 }
 
-int swap_cache_add_folio(struct swap_space *space, vswp_entry_t entry, struct swap_folio *folio)
+static __always_inline int cache_add(struct swap_space *space, vswp_entry_t entry,
+				     struct swap_folio *folio, struct swap_group **pinned)
 {
 	unsigned int i, size = 1U << folio->order, off = entry_offset(entry);
 	struct swap_cluster *c = cluster_lock(space, entry);
@@ -131,9 +132,24 @@ int swap_cache_add_folio(struct swap_space *space, vswp_entry_t entry, struct sw
 			cluster_set_word(c, off + i,
 					 word_with_count(word_folio(folio), word_count(w)));
 		}
+		if (pinned) {
+			*pinned = cluster_group(space, c);
+			group_pin(*pinned);
+		}
 	}
 	cluster_unlock(c);
 	return ret;
+}
+
+int swap_cache_add_folio(struct swap_space *space, vswp_entry_t entry, struct swap_folio *folio)
+{
+	return cache_add(space, entry, folio, NULL);
+}
+
+int cache_add_folio_pinned(struct swap_space *space, vswp_entry_t entry, struct swap_folio *folio,
+			   struct swap_group **group)
+{
+	return cache_add(space, entry, folio, group);
 }
 
 /* A locked folio out of a locked cluster, which is unlocked. */

@@ -49,12 +49,16 @@ struct swap_group *swap_group_create(struct swap_space *space, struct swap_group
 
 void swap_group_destroy(struct swap_group *group)
 {
+	/*
+	 * First, while it can be found: who pins it may have an entry in the cache that
+	 * lost its owner.  None is added: that takes an entry in use.
+	 */
+	while (atomic_read_acquire(&group->pins))
+		msleep(1);
 	cluster_drop_current(group->space, group);
 	map_del(&group->space->groups, &group->space->group_range, group->nr);
 	/* Who walks the pool looks at groups of entries that may be free by now. */
 	synchronize_rcu();
-	while (atomic_read_acquire(&group->pins))
-		msleep(1);
 	free_percpu(group->cpu);
 	kfree(group);
 }

@@ -6,7 +6,7 @@
  * number and no slot pays for it.  What a backing takes, bytes in the pool or a
  * slot of a tier, is charged before it is taken, to the group and all it is in,
  * and taken off where the backing is freed.  Charges are atomics, no lock is
- * taken; a group is there as long as an entry of it is in use.
+ * taken; a group is there as long as an entry of it is in use, or it is pinned.
  */
 #ifndef CORE_GROUP_H
 #define CORE_GROUP_H
@@ -42,7 +42,7 @@ struct swap_group {
 	struct swap_space *space;
 	struct swap_group *parent; /* NULL: the root */
 	u32 nr;			   /* in space->groups */
-	atomic_t pins;		   /* by who works on its entries without locks */
+	atomic_t pins;		   /* by who works on its entries and does not own them */
 	struct swap_group_cpu __percpu *cpu;
 	spinlock_t lock; /* guards the lists and states of its clusters */
 	struct list_head nonfull[SWAP_MAX_ORDER + 1];
@@ -65,7 +65,11 @@ static inline struct swap_group *space_group(struct swap_space *space, u32 nr)
 	return group;
 }
 
-/* It stays while pinned, its entries need not.  The caller knows one that is in use. */
+/*
+ * It stays while pinned, with all that is needed to give entries back, but its owners
+ * may give up any of them.  The caller has a cluster locked in which one is in use: so
+ * nobody pins a group that is being destroyed.
+ */
 static inline void group_pin(struct swap_group *group)
 {
 	atomic_inc(&group->pins);
@@ -76,6 +80,14 @@ static inline void group_unpin(struct swap_group *group)
 	/* What was read of it was read before: see swap_group_destroy(). */
 	atomic_dec_return_release(&group->pins);
 }
+
+/*
+ * swap_cache_add_folio() for somebody who has no part in the entry, which may lose its
+ * last owner while the folio is there: its group is pinned until the caller has taken
+ * the folio out and unpins it.
+ */
+int cache_add_folio_pinned(struct swap_space *space, vswp_entry_t entry, struct swap_folio *folio,
+			   struct swap_group **group);
 
 /*
  * Charge @nr, or as many as the limits leave, if that is @least or more.  Returns

@@ -31,7 +31,8 @@
 
 struct drain_folio {
 	struct swap_folio folio;
-	atomic_t busy; /* somebody has a reference */
+	struct swap_group *group; /* pinned while the folio is cached */
+	atomic_t busy;		  /* somebody has a reference */
 };
 
 struct drain {
@@ -108,6 +109,7 @@ static void drain_batch(struct drain *d)
 		folio = d->batch[i];
 		d->moved |= !d->migrating && !tier_has(d->tier, folio->backing[0]);
 		swap_cache_del_folio(d->space, folio);
+		group_unpin(container_of(folio, struct drain_folio, folio)->group);
 		swap_folio_unlock(folio);
 		swap_folio_put(folio);
 	}
@@ -138,7 +140,7 @@ static void drain_entry(struct drain *d, vswp_entry_t entry)
 	swap_folio_init(&df->folio, df->folio.data, 0, NULL, drain_release);
 	atomic_set(&df->busy, 1);
 	swap_folio_lock(&df->folio);
-	if (swap_cache_add_folio(d->space, entry, &df->folio)) {
+	if (cache_add_folio_pinned(d->space, entry, &df->folio, &df->group)) {
 		swap_folio_unlock(&df->folio);
 		swap_folio_put(&df->folio);
 		return;

@@ -5,11 +5,13 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -413,12 +415,137 @@ static void test_race(void **state)
 	memtier_free(slow);
 }
 
+/* A tier a read of which waits for whoever wants something to happen meanwhile. */
+struct gate {
+	struct memtier *mt;
+	unsigned int fail; /* so many reads before it are -EIO */
+	bool shut;
+	sem_t reached, open;
+};
+
+static void gate_read(void *priv, struct swap_io *io, unsigned int nr)
+{
+	struct gate *g = priv;
+
+	if (g->fail) {
+		g->fail--;
+		for (unsigned int i = 0; i < nr; i++)
+			io[i].error = -EIO;
+		return;
+	}
+	if (g->shut) {
+		g->shut = false;
+		sem_post(&g->reached);
+		sem_wait(&g->open);
+	}
+	memtier_read(g->mt, io, nr);
+}
+
+static void gate_write(void *priv, struct swap_io *io, unsigned int nr)
+{
+	memtier_write(((struct gate *)priv)->mt, io, nr);
+}
+
+static const struct swap_tier_ops gate_ops = { .read = gate_read, .write = gate_write };
+
+struct drainer {
+	struct swap_space *space;
+	struct swap_tier *from, *to; /* NULL: all goes */
+	int ret;
+};
+
+static void *drainer_main(void *arg)
+{
+	struct drainer *d = arg;
+	u64 moved;
+
+	d->ret = d->to ? swap_migrate(d->space, d->from, d->to, U64_MAX, NULL, &moved) :
+			 swapoff(d->space, d->from, NULL);
+	return NULL;
+}
+
+struct ender {
+	struct swap_group *group;
+	int done; /* atomic */
+};
+
+static void *ender_main(void *arg)
+{
+	struct ender *e = arg;
+
+	swap_group_destroy(e->group);
+	__atomic_store_n(&e->done, 1, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+/* The last page of a group is given up while a drain has it in hand, and the group with it. */
+static void end_while_drained(bool migrate)
+{
+	struct swap_space *space = space_new("none", 0);
+	struct memtier *slow = memtier_new(512);
+	struct gate gate = { .mt = memtier_new(512), .shut = true };
+	struct swap_tier_conf conf = {
+		.name = "gate", .ops = &gate_ops, .priv = &gate, .nr_slots = 512, .prio = 1
+	};
+	struct drainer d = { .space = space };
+	struct ender e = { 0 };
+	struct swap_tier_stat ts;
+	pthread_t thread[2];
+	struct swap_stat st;
+	vswp_entry_t entry;
+
+	assert_int_equal(sem_init(&gate.reached, 0, 0) | sem_init(&gate.open, 0, 0), 0);
+	d.from = swap_tier_add(space, &conf);
+	assert_false(IS_ERR(d.from));
+	d.to = memtier_add(space, slow, "slow", 0);
+	assert_false(IS_ERR(d.to));
+	e.group = swap_group_create(space, NULL);
+	assert_non_null(e.group);
+	entry = page_out(space, e.group, PAGE_NOISE, 1);
+	assert_int_not_equal(entry.val, 0);
+	if (!migrate) {
+		d.to = NULL;
+		/* What a swapoff reads first it reads without folios, twice if it fails. */
+		gate.fail = 2;
+	}
+	assert_int_equal(pthread_create(&thread[0], NULL, drainer_main, &d), 0);
+	sem_wait(&gate.reached);
+	swap_free_range(space, entry, 1);
+	assert_int_equal(pthread_create(&thread[1], NULL, ender_main, &e), 0);
+	usleep(100000);
+	assert_int_equal(__atomic_load_n(&e.done, __ATOMIC_RELAXED), 0);
+	sem_post(&gate.open);
+	pthread_join(thread[0], NULL);
+	pthread_join(thread[1], NULL);
+	assert_int_equal(d.ret, 0);
+	swap_space_stat(space, &st);
+	assert_int_equal(st.slots_used, 0);
+	for (unsigned int i = 0; swap_tier_stat(space, i, &ts); i++)
+		assert_int_equal(ts.slots_used, 0);
+	swap_space_destroy(space);
+	memtier_free(gate.mt);
+	memtier_free(slow);
+	sem_destroy(&gate.reached);
+	sem_destroy(&gate.open);
+}
+
+static void test_end_while_drained(void **state)
+{
+	(void)state;
+	end_while_drained(false);
+	end_while_drained(true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pool_limit), cmocka_unit_test(test_pool_low),
-		cmocka_unit_test(test_swap_limit), cmocka_unit_test(test_tiers),
-		cmocka_unit_test(test_direct),	   cmocka_unit_test(test_race),
+		cmocka_unit_test(test_pool_limit),
+		cmocka_unit_test(test_pool_low),
+		cmocka_unit_test(test_swap_limit),
+		cmocka_unit_test(test_tiers),
+		cmocka_unit_test(test_direct),
+		cmocka_unit_test(test_race),
+		cmocka_unit_test(test_end_while_drained),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
