@@ -82,7 +82,7 @@ static struct tier_cluster *demote_cluster(struct demote *d, u32 nr)
 /* Clusters of the tier by age, the @want oldest. */
 static void demote_choose(struct demote *d, unsigned int want)
 {
-	unsigned int now = space_clock(d->space), i, clock;
+	unsigned int i, clock;
 	struct tier_cluster *tc;
 	u32 nr, end;
 	bool used;
@@ -104,7 +104,8 @@ static void demote_choose(struct demote *d, unsigned int want)
 		rcu_read_unlock();
 		if (!used)
 			continue;
-		for (i = d->nr_clusters; i && now - clock > now - d->clock[i - 1]; i--)
+		/* With each other, not with the time it is: that goes on meanwhile. */
+		for (i = d->nr_clusters; i && (int)(clock - d->clock[i - 1]) < 0; i--)
 			;
 		if (i >= want)
 			continue;

@@ -15,6 +15,8 @@
 #include <linux/err.h>
 #include <linux/kernel.h>
 
+#include "core/space.h"
+
 #include "memtier.h"
 #include "pages.h"
 
@@ -183,6 +185,31 @@ static void test_demote(void **state)
 	memtier_free(slow);
 }
 
+/* What is written while the oldest are looked for is not taken for the oldest of all. */
+static void test_demote_newest(void **state)
+{
+	struct swap_space *space = space_new("none", 0);
+	struct memtier *fast, *slow;
+	struct swap_tier *tf = add(space, &fast, 2048, 1);
+	static vswp_entry_t e[1024];
+	unsigned int i;
+
+	(void)state;
+	for (i = 0; i < 1024; i++)
+		e[i] = page_out(space, PAGE_NOISE, i);
+	add(space, &slow, 2048, 0);
+	/* As if the clock had been read before the last page went out. */
+	atomic_long_sub(2, &space->evictions);
+	assert_int_equal(swap_demote(space, tf, 512 * SWAP_PAGE_SIZE), 512 * SWAP_PAGE_SIZE);
+	for (i = 0; i < 1024; i++)
+		assert_int_equal(swap_entry_tier(space, e[i]) == slow, i < 512);
+	for (i = 0; i < 1024; i++)
+		page_back(space, e[i], PAGE_NOISE, i);
+	space_end(space);
+	memtier_free(fast);
+	memtier_free(slow);
+}
+
 /* A tier that goes: read in order and in large pieces, though swapped out in none. */
 static void test_drain(void **state)
 {
@@ -337,10 +364,10 @@ static void test_compressor(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_order),	   cmocka_unit_test(test_demote),
-		cmocka_unit_test(test_drain),	   cmocka_unit_test(test_again),
-		cmocka_unit_test(test_reap),	   cmocka_unit_test(test_equal),
-		cmocka_unit_test(test_compressor),
+		cmocka_unit_test(test_order),	      cmocka_unit_test(test_demote),
+		cmocka_unit_test(test_demote_newest), cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_again),	      cmocka_unit_test(test_reap),
+		cmocka_unit_test(test_equal),	      cmocka_unit_test(test_compressor),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
