@@ -474,10 +474,11 @@ bool demote_drain(struct swap_space *space, struct swap_tier *tier,
 
 u64 swap_demote(struct swap_space *space, struct swap_tier *tier, u64 bytes)
 {
-	u64 moved;
+	/* DIV_ROUND_UP() of U64_MAX, all of it, would wrap. */
+	u64 pages = bytes / SWAP_PAGE_SIZE + (bytes % SWAP_PAGE_SIZE != 0), moved;
 
 	mutex_lock(&space->tier_mutex);
-	moved = demote(space, tier, DIV_ROUND_UP(bytes, (u64)SWAP_PAGE_SIZE));
+	moved = demote(space, tier, pages);
 	mutex_unlock(&space->tier_mutex);
 	return moved * SWAP_PAGE_SIZE;
 }

@@ -203,6 +203,8 @@ static void test_demote_newest(void **state)
 	assert_int_equal(swap_demote(space, tf, 512 * SWAP_PAGE_SIZE), 512 * SWAP_PAGE_SIZE);
 	for (i = 0; i < 1024; i++)
 		assert_int_equal(swap_entry_tier(space, e[i]) == slow, i < 512);
+	/* All there is. */
+	assert_int_equal(swap_demote(space, tf, U64_MAX), 512 * SWAP_PAGE_SIZE);
 	for (i = 0; i < 1024; i++)
 		page_back(space, e[i], PAGE_NOISE, i);
 	space_end(space);
