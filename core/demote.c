@@ -102,6 +102,7 @@ static void demote_choose(struct demote *d, unsigned int want)
 			spin_unlock(&tc->lock);
 		}
 		rcu_read_unlock();
+		cond_resched();
 		if (!used)
 			continue;
 		/* With each other, not with the time it is: that goes on meanwhile. */

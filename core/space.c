@@ -6,6 +6,7 @@
 #include <linux/errno.h>
 #include <linux/kernel.h>
 #include <linux/lockdep.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -270,6 +271,7 @@ static void stat_clusters(struct swap_space *space, struct swap_stat *stat)
 		stat->nr_tier += *cluster_kind(c, SWAP_SLOT);
 		stat->nr_poison += *cluster_kind(c, SWAP_POISON);
 		cluster_unlock(c);
+		cond_resched();
 	}
 }
 
@@ -385,6 +387,7 @@ int swap_median_age(struct swap_space *space, int tier, u64 *evictions)
 			all++;
 		}
 		rcu_read_unlock();
+		cond_resched();
 	}
 	for (age = 0; all && sum + count[age] <= all / 2; age++)
 		sum += count[age];

@@ -429,7 +429,7 @@ struct swap_tier_stat {
 	u64 bytes_written, bytes_read;
 };
 
-/* Walks the clusters, a microsecond for every 25 to 50 of them. */
+/* Walks the clusters, a microsecond for every 25 to 50 of them.  Sleeps. */
 void swap_space_stat(struct swap_space *space, struct swap_stat *stat);
 /* All memory the space has now, pool and metadata.  Cheap. */
 u64 swap_space_bytes(struct swap_space *space);
@@ -437,7 +437,7 @@ u64 swap_space_bytes(struct swap_space *space);
  * How old is what is in the pool (@tier -1) or in tier number @tier
  * (swap_tier_stat.nr): the median over its pages of how many evictions the space
  * has seen since theirs.  Coarse; ages of more than 65535 clock ticks wrap in the pool.
- * Walks the tables.  0, -ENOENT: nothing is there, -ENOMEM.
+ * Walks the tables, sleeps.  0, -ENOENT: nothing is there, -ENOMEM.
  */
 int swap_median_age(struct swap_space *space, int tier, u64 *evictions);
 /* The @i-th tier.  Returns false past the last. */

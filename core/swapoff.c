@@ -221,6 +221,7 @@ static void drain_scan(struct drain *d)
 			else if (drain_names(d, w))
 				drain_entry(d, entry);
 		}
+		cond_resched();
 	}
 	if (d->nr)
 		drain_batch(d);
