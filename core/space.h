@@ -12,8 +12,9 @@
  *	TIER_CLUSTER	tier_cluster->lock: its bitmap
  *	LISTS		group->lock, map->lock: leaves, nothing is taken inside
  *
- * space->tier_mutex (swap_tier_add, swapoff, swap_demote) is outside of all of
- * these; space->wb_mutex (writeback) is inside FOLIO and outside of the others.
+ * space->tier_mutex (swap_tier_add, swapoff, swap_migrate, swap_demote; tried by
+ * demote_ahead and tier_discard) is outside of all of these; space->wb_mutex
+ * (writeback) is inside FOLIO and outside of the others.
  */
 #ifndef CORE_SPACE_H
 #define CORE_SPACE_H
