@@ -421,7 +421,7 @@ static void zclean_touch(struct zpool *pool, u32 end)
 static void zclean_close_hole(struct zpool *pool, bool trim)
 {
 	struct zseg *seg = pool->victim;
-	u32 end = zpage_down(pool->src), from;
+	u32 end = zpage_down(pool->src), from = pool->dst + ZOBJ_HEAD;
 
 	if (pool->dst == pool->src)
 		return;
@@ -429,7 +429,10 @@ static void zclean_close_hole(struct zpool *pool, bool trim)
 	zobj_write(zobj_head(seg, pool->dst), ZOBJ_HOLE, pool->src - pool->dst);
 	if (!trim || !zmem_is_lazy())
 		return;
-	from = zpage_up(max(pool->dst + ZOBJ_HEAD, (u32)atomic_read(&seg->live)));
+	/* Nothing comes here while all goes to the older one, which takes memory for it. */
+	if (pool->dst || pool->inplace)
+		from = max(from, (u32)atomic_read(&seg->live));
+	from = zpage_up(from);
 	if (pool->hole == pool->hole_end)
 		pool->hole = pool->hole_end = from;
 	if (end > pool->hole_end && end - pool->hole_end >= ZCLEAN_HOLE) {

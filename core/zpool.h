@@ -58,8 +58,10 @@ static inline u32 zpool_object_bytes(size_t len)
 }
 
 /*
- * A pool of at most @limit bytes, everything of its own included.  NULL: out of
- * memory.  @ops and @priv must live as long as the pool.  Sleeps.
+ * A pool of at most @limit bytes, everything of its own included; where a mapping
+ * costs what was touched, cleaning at the limit takes a few hundred KiB more while it
+ * moves objects into another segment.  NULL: out of memory.  @ops and @priv must live
+ * as long as the pool.  Sleeps.
  */
 struct zpool *zpool_create(u64 limit, const struct zpool_ops *ops, void *priv);
 /* With all that is in it.  Nobody may be in a call. */

@@ -50,6 +50,7 @@ struct table {
 	struct slot *slot; /* by entry; 0 is not used */
 	u64 clock;
 	atomic64_t moved;
+	u64 peak; /* bytes of the pool at most, as seen when an object was moved; one thread */
 };
 
 static int table_pin(void *priv, vswp_entry_t entry, unsigned long addr)
@@ -535,6 +536,57 @@ static void test_limit(void **state)
 	table_close(&t);
 }
 
+static void table_unpin_peak(void *priv, vswp_entry_t entry, unsigned long from, unsigned long to)
+{
+	struct table *t = priv;
+	struct zpool_stat st;
+
+	zpool_stat(t->pool, &st);
+	if (st.bytes > t->peak)
+		t->peak = st.bytes;
+	table_unpin(priv, entry, from, to);
+}
+
+/*
+ * At its limit, of segments that fit into each other: one that moves into the next
+ * older is given back as it goes, and not all at the end.
+ */
+static void test_limit_moving(void **state)
+{
+	static const struct zpool_ops ops = { .pin = table_pin, .unpin = table_unpin_peak };
+	const u64 limit = 24 * MIB;
+	unsigned long nr = 100000, first = 1, i;
+	struct zpool_stat st;
+	u64 rnd = 123;
+	struct table t;
+
+	(void)state;
+	table_open(&t, nr, limit);
+	zpool_destroy(t.pool);
+	t.pool = zpool_create(limit, &ops, &t);
+	assert_non_null(t.pool);
+	for (i = 1; i <= nr; i++) {
+		/* Most of the older half goes, all over, when there is no room. */
+		if (put(&t, i, (u32)i, random_len(&rnd))) {
+			unsigned long end = first + (i - first) / 2;
+
+			for (; first < end; first++)
+				if (t.slot[first].addr && next_random(&rnd) % 8)
+					drop(&t, first);
+			assert_int_equal(put(&t, i, (u32)i, 100), 0);
+		}
+	}
+	zpool_stat(t.pool, &st);
+	print_message("%.2f MiB moved, %.0f KiB above the limit\n",
+		      (double)st.compacted_bytes / MIB,
+		      t.peak > limit ? (double)(t.peak - limit) / 1024 : 0);
+	assert_true(st.compacted_bytes > MIB);
+	assert_true(t.peak < limit + MIB / 2);
+	assert_true(st.bytes <= limit);
+	check_all(&t);
+	table_close(&t);
+}
+
 /* What is in use stays where it is, whatever is cleaned around it. */
 static void test_busy_stays(void **state)
 {
@@ -802,6 +854,7 @@ int main(void)
 		cmocka_unit_test(test_young_die_first),
 		cmocka_unit_test(test_memory_comes_back),
 		cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_limit_moving),
 		cmocka_unit_test(test_busy_stays),
 		cmocka_unit_test(test_walk),
 		cmocka_unit_test(test_out_of_memory),
