@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Sizes and times as people write them, without floating point: a fraction is
- * kept as a count of billionths, and 128 bits hold every product.
+ * kept as a count of billionths, and 128 bits hold every product of what is not
+ * refused before.
  */
 #include "size.h"
 
@@ -14,6 +15,7 @@
 
 static const char units[] = "KMGT";
 
+static const char too_large[] = "too large (the most is 8388607T)";
 static const char not_a_size[] = "not a size (digits and K, M, G or T, as in 512M)";
 static const char not_a_size_or_part[] =
 	"not a size (digits and K, M, G or T, as in 512M, or a percentage, as in 50%)";
@@ -60,11 +62,14 @@ const char *size_parse(const char *text, uint64_t whole, uint64_t *bytes)
 		}
 		if (*p)
 			return wrong;
+		/* Before it is multiplied: what overflows 128 bits looks small. */
+		if (value > INT64_MAX / unit)
+			return too_large;
 		value = (value * FRACTION + fraction) * unit / FRACTION;
 	}
 
 	if (value > INT64_MAX)
-		return "too large (the most is 8388607T)";
+		return too_large;
 	*bytes = value;
 	return NULL;
 }
