@@ -8,6 +8,7 @@ down before and compared after.
 import contextlib
 import glob
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,7 +93,9 @@ def uninterrupted():
 
 
 def swaps():
-    return [line.split()[0] for line in read("/proc/swaps").splitlines()[1:]]
+    """Names of what is swapped to; the kernel writes blanks and the like in octal."""
+    return [re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split()[0])
+            for line in read("/proc/swaps").splitlines()[1:]]
 
 
 def controller():

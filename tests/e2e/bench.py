@@ -90,6 +90,26 @@ def run_all(t):
     t.check(not [name for name in left if name.startswith("vswap-")], f"left {left}", run)
 
 
+@case("bench/relative-dir", timeout=120)
+def relative_dir(t):
+    """A directory that /proc/swaps names otherwise: what is swapped to is switched off there, too."""
+    t.need_userfaultfd()
+    where = "by a link"
+    os.mkdir(t.path("with a blank"))
+    os.symlink("with a blank", t.path(where))
+    before = state()
+    run = t.run(bench(t, "--dir", where))
+    try:
+        found = check_sweep(t, run, ["none"])
+        check_sweep(t, run, [name for name in KERNELS if name in found["backends"]])
+        t.check(state() == before, f"was {before}, is {state()}", run)
+        t.check(not os.listdir(t.path("with a blank")), "something is left", run)
+    finally:
+        # Swap that stayed on would spoil all that follows.
+        for name in set(swaps()) - set(before["swaps"]):
+            t.run(["swapoff", name.replace("\\040", " ")])
+
+
 @case("bench/no-rights", timeout=120)
 def no_rights(t):
     """Where nothing may be swapped to, vswap is measured alone, and that is said."""
