@@ -116,9 +116,11 @@ class Ours(Backend):
     def begin(self, limit, before):
         # Where the kernel's is not there: about what zram takes of data that compresses 2:1.
         alone = limit if self.equals == ["file"] else limit * 8 // 5
-        sums = [before[name]["memory_bytes"] for name in self.equals
+        runs = [before[name] for name in self.equals
                 if before.get(name, {}).get("memory_bytes")]
-        self.ram = min(sums, default=alone)
+        # What a run had that failed half way is not what the work takes.
+        runs = [run for run in runs if "failed" not in run] or runs
+        self.ram = min((run["memory_bytes"] for run in runs), default=alone)
 
     def memory(self):
         return self.ram

@@ -123,7 +123,9 @@ def rows_of(result):
 
 
 def value(run, row, key):
-    """A figure of a row, or of the run."""
+    """A figure of a row, or of the run; None of one that failed."""
+    if "failed" in run:
+        return None
     for told in run.get("rows", ()):
         if told["name"] == row and key in told:
             return told[key]
@@ -142,7 +144,7 @@ def spread(numbers):
 
 
 def ratios(result, row, ours, theirs, key="speed", best=max):
-    """Ours to the best of theirs, of each round in which they all ran."""
+    """Ours to the best of theirs, of each round in which ours and one of theirs ended well."""
     found = []
     for runs in result["rounds"]:
         our = value(runs.get(ours, {}), row, key)

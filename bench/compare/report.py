@@ -166,9 +166,11 @@ def line(found, result, row, backend):
         return middle(result, backend, row, key, form)
 
     above = cell("overshoot_bytes", mib)
-    weighed = result.get("weighed", {}).get(backend, {}).get("overshoot_bytes")
-    if weighed is not None:
-        above += f", PSS {mib(weighed)}"
+    weighed = result.get("weighed", {}).get(backend, {})
+    if "failed" in weighed:
+        above += f", PSS FAILED: {reasons([weighed['failed']])}"
+    elif weighed:
+        above += f", PSS {mib(weighed['overshoot_bytes'])}"
     return cells + [speed, around(slow, digits), cell("p50_ns", duration),
                     cell("p99_ns", duration), cell("p999_ns", duration), cell("wall_s", seconds),
                     cell("cpu_program_s", seconds), cell("cpu_vswap_s", seconds),
@@ -227,6 +229,9 @@ def block(found, result):
         text.append(plain(table(found, result, row, NARROW)))
         for ours, theirs, numbers in against(found, result, row):
             text.append(f"   {ours}: {around(numbers, digits)} times the speed of {theirs}")
+    for backend, run in result.get("weighed", {}).items():
+        if "failed" in run:
+            text.append(f"   {found['backends'][backend]}: peak memory: FAILED: {run['failed']}")
     return "\n".join(text)
 
 

@@ -149,20 +149,27 @@ def others(found, name, whats):
 def overshoot(found):
     """The worst of all runs, by what vswap says and by what a sampler has seen of it."""
     what, target = "peak of program + vswap above --ram, less 16 MiB", "<= 5 %"
-    worst, where = None, None
+    worst, where, why = None, None, []
     for result in found["results"]:
-        runs = [run for runs in result["rounds"] for run in runs.values()]
-        runs += result.get("weighed", {}).values()
-        for run in runs:
-            if run.get("overshoot_bytes") is None:
+        named = [item for runs in result["rounds"] for item in runs.items()]
+        for backend, run in [*named, *result.get("weighed", {}).items()]:
+            # A run that broke off had not come to its peak.
+            if "failed" in run and backend.startswith("vswap-"):
+                why.append(f"{result['title']}: {run['failed']}")
+            if "failed" in run or run.get("overshoot_bytes") is None:
                 continue
             part = 100 * (run["overshoot_bytes"] - 16 * MIB) / run["memory_bytes"]
             if worst is None or part > worst:
                 worst, where = part, f"{result['title']}, {run['overshoot_bytes'] / MIB:.0f} MiB" \
                     f" above {run['memory_bytes'] / MIB:.0f}"
-    if worst is None:
+    if worst is None and not why:
         return not_measured(what, target, "no run under vswap")
-    return row(f"{what} (worst: {where})", target, worst, worst <= 5, "%")
+    if where:
+        what += f" (worst: {where})"
+    told = row(what, target, worst, worst is not None and worst <= 5, "%")
+    if why:
+        told["verdict"] = f"MISSED: failed: {', '.join(sorted(set(why)))}"
+    return told
 
 
 def rows(found):

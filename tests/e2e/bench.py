@@ -6,10 +6,11 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
 
 from command import one_line, refused
-from harness import Skipped, case, wait_until
+from harness import MIB, Skipped, case, wait_until
 
 OURS = ("vswap-pool", "vswap-both", "vswap-both-file", "vswap-disk")
 KERNELS = ("zram-lzo", "zram-lz4", "file", "zswap")
@@ -191,6 +192,45 @@ def options(t):
     run = t.run([t.vswap, "bench", "--list"])
     t.check(run.status == 0 and {b"seq", b"sweep", b"compile"} <= set(run.out.split()),
             "no list", run)
+
+
+@case("bench/failed-runs")
+def failed_runs(t):
+    """What did not end well gives no figure, equals nobody's memory, and is not passed over."""
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(t.vswap)), "bench"))
+    from compare import backends, measure, report, targets
+    died = {"failed": "killed for want of memory", "memory_bytes": 50 * MIB, "output": ""}
+
+    def good(memory, speed):
+        return {"memory_bytes": memory * MIB, "overshoot_bytes": 0,
+                "rows": [{"name": "x", "speed": speed}]}
+
+    ours = backends.vswaps("vswap", t.tmp)[0]
+    for before, ram in (({"zram-lzo": good(100, 1), "zram-lz4": died}, 100),
+                        ({"zram-lzo": good(100, 1), "zram-lz4": good(90, 1)}, 90),
+                        ({"zram-lzo": died}, 50), ({}, 64)):
+        ours.begin(40 * MIB, before)
+        t.check(ours.ram == ram * MIB, f"{ours.ram / MIB} MiB, not {ram}, after {before}")
+    result = {"name": "x", "title": "x", "unit": "pages/s", "limit_bytes": 0, "tried": [],
+              "rounds": [{"vswap-pool": good(100, 2), "zram-lzo": good(100, 1), "zram-lz4": died},
+                         {"vswap-pool": died, "zram-lzo": good(100, 1), "zram-lz4": died}]}
+    t.check(measure.values(result, "vswap-pool", "x", "memory_bytes") == [100 * MIB], "memory")
+    t.check(not measure.values(result, "zram-lz4", "x", "memory_bytes"), "memory of failed runs")
+    t.check(measure.ratios(result, "x", "vswap-pool", ["zram-lzo", "zram-lz4"]) == [2], "ratios")
+    told = targets.overshoot({"results": [result]})
+    t.check(told["verdict"].startswith("MISSED: failed: x: killed"), f"{told}")
+    del result["rounds"][1]
+    t.check(targets.overshoot({"results": [result]})["verdict"] == "reached", "not reached")
+    result["weighed"] = {"vswap-pool": died}
+    told = targets.overshoot({"results": [result]})
+    t.check(told["verdict"].startswith("MISSED: failed: x: killed"), f"{told}")
+    titles = {"vswap-pool": "vswap, pool", "zram-lzo": "lzo", "zram-lz4": "lz4"}
+    text = report.plain(report.table({"backends": titles}, result, "x"))
+    t.check("PSS FAILED: killed for want" in text, text)
+    text = report.block({"backends": titles, "equals": {}}, result)
+    t.check("vswap, pool: peak memory: FAILED: killed for want" in text, text)
+    del result["rounds"][0]["vswap-pool"], result["rounds"][0]["zram-lzo"]
+    report.target_table([told, targets.overshoot({"results": [result]})])
 
 
 @case("bench/out-of-time")
