@@ -192,6 +192,9 @@ def options(t):
     run = t.run([t.vswap, "bench", "--list"])
     t.check(run.status == 0 and {b"seq", b"sweep", b"compile"} <= set(run.out.split()),
             "no list", run)
+    run = t.run(["sh", "-c", 'exec "$0" bench --list >/dev/full', t.vswap],
+                env=dict(os.environ, PYTHONUNBUFFERED=""))
+    t.check(run.status == 125 and one_line(run), "a list that cannot be printed", run)
 
 
 @case("bench/failed-runs")
@@ -231,6 +234,26 @@ def failed_runs(t):
     t.check("vswap, pool: peak memory: FAILED: killed for want" in text, text)
     del result["rounds"][0]["vswap-pool"], result["rounds"][0]["zram-lzo"]
     report.target_table([told, targets.overshoot({"results": [result]})])
+
+
+@case("bench/links", timeout=120)
+def links(t):
+    """As root it writes where others may, and not to what they lay out for it."""
+    t.need_userfaultfd()
+    os.mkdir(t.path("dir"), 0o777)
+    os.chmod(t.path("dir"), 0o1777)
+    with open(t.path("precious"), "w") as f:
+        f.write("as it was")
+    # vswap bench becomes python3 by exec: its number is known before it starts.
+    script = """for what in stats stats-pss swap text; do
+            ln -s "$PWD/precious" "dir/vswap-compare-$$-$what"
+        done
+        exec "$@" """
+    run = t.run(["sh", "-c", script, "sh", *bench(t, "--dir", t.path("dir"))])
+    with open(t.path("precious")) as f:
+        t.check(f.read() == "as it was", "written to by a link", run)
+    check_sweep(t, run, ["none"])
+    t.check(len(os.listdir(t.path("dir"))) == 4, f"left {os.listdir(t.path('dir'))}", run)
 
 
 @case("bench/out-of-time")
