@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "group.h"
@@ -16,6 +17,15 @@
 #include "state.h"
 #include "tiers.h"
 #include "window.h"
+
+/*
+ * Groups are set and removed by one thread, tiers go by another.  The lock keeps a
+ * mask of tiers from being looked up before one goes and set after.
+ */
+static struct {
+	pthread_mutex_t lock;
+	uint32_t leaving; /* tiers that are about to go */
+} ops = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static int no_memory(struct control_call *call)
 {
@@ -85,7 +95,93 @@ static int get_tiers(struct control_call *call, const char *name, uint32_t *mask
 	return 0;
 }
 
-static int op_set(struct control_call *call)
+/* Tiers there are and will be. */
+static uint32_t tiers_there(void)
+{
+	struct swap_tier_stat st[SWAP_MAX_TIERS];
+	unsigned int nr = tiers_stat(st);
+	uint32_t mask = 0;
+
+	while (nr--)
+		mask |= 1u << st[nr].nr;
+	return mask & ~ops.leaving;
+}
+
+/* As in the core: its own and those of all it is in. */
+static uint32_t tiers_of(const struct group *g)
+{
+	uint32_t mask = ~0u;
+
+	for (; g; g = g->parent)
+		mask &= g->limit.tiers;
+	return mask;
+}
+
+static bool is_direct(const struct group *g)
+{
+	while (g && !g->limit.direct)
+		g = g->parent;
+	return g;
+}
+
+int group_tier_leaves(struct control_call *call, const char *name, unsigned int nr)
+{
+	struct group *g;
+	int ret = 0;
+
+	pthread_mutex_lock(&ops.lock);
+	ops.leaving = 1u << nr;
+	/* One that may use none already is no worse off. */
+	for (g = group_root(); g; g = group_next(g))
+		if (is_direct(g) && (tiers_of(g) & 1u << nr) && !(tiers_of(g) & tiers_there()))
+			break;
+	if (g) {
+		ops.leaving = 0;
+		ret = control_refuse(
+			call,
+			"tier %.256s: group %s is direct and has no other (group set %s "
+			"mode=virtual, or add another tier first)",
+			name, g->name, g->name);
+	}
+	pthread_mutex_unlock(&ops.lock);
+	return ret;
+}
+
+void group_tier_left(unsigned int nr, bool gone)
+{
+	struct group_limits limit;
+
+	pthread_mutex_lock(&ops.lock);
+	ops.leaving = 0;
+	for (struct group *g = group_next(group_root()); gone && g; g = group_next(g)) {
+		limit = g->limit;
+		if (limit.tiers == ~0u)
+			continue;
+		limit.tiers &= ~(1u << nr);
+		group_set(g, &limit);
+	}
+	pthread_mutex_unlock(&ops.lock);
+}
+
+/* Those @name has, or would be made with. */
+static struct group_limits limits_of(const char *name)
+{
+	struct group_limits limit = {
+		.ram = GROUP_NO_LIMIT,
+		.pool = GROUP_NO_LIMIT,
+		.swap = GROUP_NO_LIMIT,
+		.tiers = ~0u,
+	};
+	struct group *g = group_find(name);
+
+	if (g) {
+		limit = g->limit;
+		group_put(g);
+	}
+	return limit;
+}
+
+static int set(struct control_call *call)
 {
 	const char *name = control_text(call, "group");
 	int64_t ram = control_number(call, "ram", INT64_MAX);
@@ -106,18 +202,10 @@ static int op_set(struct control_call *call)
 		return control_refuse(
 			call, "group %s: mode %.64s: not known (there are virtual and direct)",
 			name, mode);
-	if (mode && !strcmp(mode, "direct") && !__atomic_load_n(&pager.has_tier, __ATOMIC_RELAXED))
-		return control_refuse(
-			call, "group %s: mode direct: there is no tier (add one first)", name);
 	if (control_has(call, "ram") && (uint64_t)ram < GROUP_MIN_RAM)
 		return control_refuse(call, "group %s: ram: too small (give at least %s)", name,
 				      size_format(least, GROUP_MIN_RAM));
-	err = group_make(name, &group);
-	if (err == -ENOSPC)
-		return control_refuse(call, "group %s: too many groups (remove one)", name);
-	if (err)
-		return no_memory(call);
-	limit = group->limit;
+	limit = limits_of(name);
 	if (control_has(call, "ram"))
 		limit.ram = ram == INT64_MAX ? GROUP_NO_LIMIT : (uint64_t)ram;
 	if (control_has(call, "pool"))
@@ -128,18 +216,41 @@ static int op_set(struct control_call *call)
 		limit.tiers = tiers;
 	if (mode)
 		limit.direct = !strcmp(mode, "direct");
+	if (limit.direct && !(limit.tiers & tiers_there()))
+		return control_refuse(
+			call, "group %s: mode direct: there is no tier for it (add one first)",
+			name);
+	err = group_make(name, &group);
+	if (err == -ENOSPC)
+		return control_refuse(call, "group %s: too many groups (remove one)", name);
+	if (err)
+		return no_memory(call);
 	group_set(group, &limit);
 	group_put(group);
 	return 0;
 }
 
+static int op_set(struct control_call *call)
+{
+	int ret;
+
+	pthread_mutex_lock(&ops.lock);
+	ret = set(call);
+	pthread_mutex_unlock(&ops.lock);
+	return ret;
+}
+
 static int op_rm(struct control_call *call)
 {
 	const char *name = control_text(call, "group");
+	int err;
 
 	if (bad_name(call, name))
 		return -1;
-	switch (group_remove(name)) {
+	pthread_mutex_lock(&ops.lock);
+	err = group_remove(name);
+	pthread_mutex_unlock(&ops.lock);
+	switch (err) {
 	case 0:
 		return 0;
 	case -EBUSY:

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "budget.h"
+#include "groupops.h"
 #include "json.h"
 #include "size.h"
 #include "state.h"
@@ -110,16 +111,34 @@ static uint64_t store_bytes(struct swap_tier *tier)
 	return 0;
 }
 
+/* What masks of tiers know it by. */
+static unsigned int tier_nr(struct swap_tier *tier)
+{
+	struct swap_tier_stat st[SWAP_MAX_TIERS];
+	unsigned int nr = tiers_stat(st);
+
+	while (nr-- && st[nr].priv != tiers_priv(tier))
+		;
+	return st[nr].nr;
+}
+
 static int op_tier_rm(struct control_call *call)
 {
 	const char *name = control_text(call, "tier");
 	struct swap_tier *tier = tiers_find(name);
 	struct drain drain = { .call = call };
+	unsigned int nr;
+	int ret;
 
 	if (!tier)
 		return control_refuse(call, "tier %s: no such tier (vswap tier ls lists them)",
 				      name);
-	switch (tiers_remove(tier, drain_goes_on, &drain)) {
+	nr = tier_nr(tier);
+	if (group_tier_leaves(call, name, nr))
+		return -1;
+	ret = tiers_remove(tier, drain_goes_on, &drain);
+	group_tier_left(nr, !ret || ret == -EIO);
+	switch (ret) {
 	case 0:
 		return 0;
 	case -ENOSPC:

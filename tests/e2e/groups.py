@@ -332,6 +332,55 @@ def refused(t, run, *words):
     t.check(all(word in lines[0] for word in words), f"no word of {words}", run)
 
 
+@case("groups/tier-gone")
+def tier_gone(t):
+    """The tiers a group may use are those that were named, not what comes after them."""
+    first, second, third = (t.path(name) for name in ("first", "second", "third"))
+    space = Space(t, None, "--tier", f"{first},size=64M")
+
+    def tier(command, *args):
+        return t.run([t.vswap, "tier", command, space.name, *args])
+
+    def well(command, *args):
+        run = tier(command, *args)
+        t.check(run.status == 0, f"tier {command} {args}", run)
+
+    def refused(run, *words):
+        t.check(run.status == 125 and len(run.err.splitlines()) == 1, "not refused", run)
+        for word in words:
+            t.check(word.encode() in run.err, f"no {word}", run)
+
+    space.set("a", f"tiers={first}")
+    space.set("b", f"tiers={first}", "ram=64M")
+    well("add", f"{second},size=64M")
+    well("rm", first)
+    well("add", f"{third},size=64M")
+    space.set("b/c", "tiers=all")
+    groups = space.groups()
+    t.check(groups["a"]["tiers"] == [] and groups["b"]["tiers"] == [], f"{groups}")
+    t.check(groups["b"]["ram"] == 64 * MIB and "tiers" not in groups["b/c"], f"{groups}")
+
+    # Who goes past the pool needs one.
+    refused(space.command("set", space.name, "a", "mode=direct"), "a", "no tier for it")
+    t.check(space.groups()["a"]["mode"] == "virtual", "set nevertheless")
+    refused(space.command("set", space.name, "new", f"tiers={first}", "mode=direct"), first)
+    t.check("new" not in space.groups(), "made nevertheless")
+    space.set("a", f"tiers={second}", "mode=direct")
+    refused(tier("rm", second), second, "group a ", "mode=virtual")
+    space.set("a", f"tiers={second},{third}")
+    well("rm", second)
+    t.check(space.groups()["a"]["tiers"] == [third], f"{space.groups()}")
+    refused(tier("rm", third), third, "group a ")
+    space.set("a", "mode=virtual")
+    space.set("d", "mode=direct")
+    space.set("d/e", "tiers=all")
+    refused(tier("rm", third), third, "group d")
+    space.set("d", "mode=virtual")
+    well("rm", third)
+    refused(space.command("set", space.name, "d", "mode=direct"), "no tier for it")
+    space.end()
+
+
 @case("groups/bad-input")
 def bad_input(t):
     space = Space(t)
