@@ -146,23 +146,31 @@ struct json_object *link_request(const char *op)
 	return request;
 }
 
-/* Returns 0 or -errno; with -EREMOTEIO the answer has the reason. */
-static int ask(struct link *link, struct json_object *request,
-	       void (*progress)(uint64_t done, uint64_t total), struct json_object **answer)
+/* Takes @request over.  Returns 0 or -errno. */
+static int say(struct link *link, struct json_object *request)
 {
-	struct json_object *obj = NULL, *value;
 	const char *text = NULL;
 	int err;
 
-	*answer = NULL;
 	if (request)
 		text = json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN);
 	err = text ? send_all(link->fd, text, strlen(text)) : -ENOMEM;
 	if (!err)
 		err = send_all(link->fd, "\n", 1);
 	json_object_put(request);
-	if (err)
-		return err;
+	return err;
+}
+
+/*
+ * The answer to the oldest request that has none.  Returns 0 or -errno; with -EREMOTEIO
+ * the answer has the reason.
+ */
+static int hear(struct link *link, void (*progress)(uint64_t done, uint64_t total),
+		struct json_object **answer)
+{
+	struct json_object *obj, *value;
+
+	*answer = NULL;
 	for (;;) {
 		obj = read_object(link);
 		if (!obj)
@@ -178,15 +186,21 @@ static int ask(struct link *link, struct json_object *request,
 	return json_object_get_boolean(value) ? 0 : -EREMOTEIO;
 }
 
-int link_ask(struct link *link, struct json_object *request,
-	     void (*progress)(uint64_t done, uint64_t total), struct json_object **answer)
+static int ask(struct link *link, struct json_object *request,
+	       void (*progress)(uint64_t done, uint64_t total), struct json_object **answer)
 {
-	struct json_object *obj;
-	const char *why;
-	int err = ask(link, request, progress, &obj), status = 0;
+	int err = say(link, request);
 
-	if (err == -EINTR)
-		return 130;
+	*answer = NULL;
+	return err ? err : hear(link, progress, answer);
+}
+
+/* What @err of the above means to the user; takes @obj over, gives it on in *@answer. */
+static int tell(struct link *link, int err, struct json_object *obj, struct json_object **answer)
+{
+	const char *why;
+	int status = 0;
+
 	if (err == -EREMOTEIO) {
 		why = snapshot_text(obj, "error");
 		status = cli_error(CLI_FAILED, "%s", why ? why : "refused, no reason given");
@@ -202,6 +216,28 @@ int link_ask(struct link *link, struct json_object *request,
 	else
 		*answer = obj;
 	return status;
+}
+
+int link_ask(struct link *link, struct json_object *request,
+	     void (*progress)(uint64_t done, uint64_t total), struct json_object **answer)
+{
+	struct json_object *obj;
+	int err = ask(link, request, progress, &obj);
+
+	return err == -EINTR ? 130 : tell(link, err, obj, answer);
+}
+
+int link_send(struct link *link, struct json_object *request)
+{
+	return tell(link, say(link, request), NULL, NULL);
+}
+
+int link_answer(struct link *link, struct json_object **answer)
+{
+	struct json_object *obj;
+	int err = hear(link, NULL, &obj);
+
+	return err == -EINTR || err == -EAGAIN ? err : tell(link, err, obj, answer);
 }
 
 /* ---- all of them ------------------------------------------------------- */

@@ -60,6 +60,13 @@ struct json_object *link_request(const char *op);
 int link_ask(struct link *link, struct json_object *request,
 	     void (*progress)(uint64_t done, uint64_t total), struct json_object **answer);
 
+/*
+ * The halves of it, for who has other things to do.  link_answer() may also return
+ * -EINTR, or -EAGAIN when SO_RCVTIMEO is over: call it again then.
+ */
+int link_send(struct link *link, struct json_object *request);
+int link_answer(struct link *link, struct json_object **answer);
+
 /* Member @name of object @group in it (NULL: of the snapshot itself); 0 when missing. */
 uint64_t snapshot_number(struct json_object *snapshot, const char *group, const char *name);
 /* The last part of the program's path as it may go to a terminal, cut to fit. */

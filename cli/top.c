@@ -6,13 +6,16 @@
  * and latencies from the difference.  Rows are written from top to bottom until
  * the screen is full, the more telling ones first.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <locale.h>
 #include <ncurses.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "../core/swap.h"
@@ -21,6 +24,7 @@
 #include "space.h"
 
 #define REFRESH_MS  1000
+#define ANSWER_MS   500
 #define BAR_COLUMNS 24
 #define NAME_MAX_   256
 #define MAX_BUCKETS 512
@@ -43,9 +47,13 @@ static const struct option options[] = {
 
 static struct {
 	struct json_object *now, *before, *groups, *groups_before;
-	uint64_t ns; /* between the two; 0: there is only one */
+	uint64_t ns;		    /* between the two; 0: there is only one */
+	struct json_object *coming; /* the next one, while its groups are waited for */
+	bool asked;		    /* not all answers are here */
 	int row;
 } top;
+
+static volatile sig_atomic_t interrupted;
 
 /* ---- numbers ----------------------------------------------------------- */
 
@@ -338,6 +346,11 @@ static void show(pid_t supervisor)
 	show_faults();
 	show_tiers();
 	show_groups();
+	if (LINES > 1 && top.asked) {
+		attron(A_STANDOUT);
+		mvaddnstr(LINES - 1, 0, "no answer", COLS);
+		attroff(A_STANDOUT);
+	}
 	if (LINES > 1)
 		mvaddnstr(LINES - 1, COLS > 7 ? COLS - 7 : 0, "q quits", COLS > 7 ? 7 : COLS);
 	refresh();
@@ -345,25 +358,50 @@ static void show(pid_t supervisor)
 
 /* ---- the loop ---------------------------------------------------------- */
 
-/* Returns 0 or an exit status after an error line. */
+/* The screen takes signals, too: of its size, and when it comes back from Ctrl-Z. */
+static int answer_of(struct link *link, struct json_object **answer)
+{
+	int ret;
+
+	do {
+		ret = link_answer(link, answer);
+	} while (ret == -EINTR && !interrupted);
+	return ret == -EINTR ? 130 : ret;
+}
+
+/*
+ * Returns 0, -EAGAIN: no answer, call it again for that, or an exit status after an
+ * error line.
+ */
 static int sample(struct link *link)
 {
 	struct json_object *answer, *stat, *groups = NULL;
-	int status = link_ask(link, link_request("stat"), NULL, &answer);
+	int status = 0;
 
+	if (!top.asked)
+		status = link_send(link, link_request("stat"));
+	if (!top.asked && !status)
+		status = link_send(link, link_request("group-ls"));
 	if (status)
 		return status;
-	if (!json_object_object_get_ex(answer, "stat", &stat)) {
+	top.asked = true;
+	if (!top.coming) {
+		status = answer_of(link, &answer);
+		if (status)
+			return status;
+		if (!json_object_object_get_ex(answer, "stat", &stat)) {
+			json_object_put(answer);
+			return cli_error(CLI_FAILED, "top: an answer without numbers");
+		}
+		top.coming = json_object_get(stat);
 		json_object_put(answer);
-		return cli_error(CLI_FAILED, "top: an answer without numbers");
 	}
-	json_object_get(stat);
-	json_object_put(answer);
-	status = link_ask(link, link_request("group-ls"), NULL, &groups);
-	if (status) {
-		json_object_put(stat);
+	status = answer_of(link, &groups);
+	if (status)
 		return status;
-	}
+	stat = top.coming;
+	top.coming = NULL;
+	top.asked = false;
 	json_object_put(top.before);
 	json_object_put(top.groups_before);
 	top.before = top.now;
@@ -384,13 +422,26 @@ static bool there(struct link *link)
 	return recv(link->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0;
 }
 
+static void on_interrupt(int sig)
+{
+	(void)sig;
+	interrupted = true;
+}
+
 static int watch(struct link *link)
 {
+	/* The screen's own would end with status 1. */
+	const struct sigaction interrupt = { .sa_handler = on_interrupt };
+	const struct timeval patience = { .tv_usec = ANSWER_MS * 1000 };
 	SCREEN *screen;
-	int key = ERR, status = sample(link);
+	int key = ERR, status;
 	bool ended = false;
 
-	if (status)
+	sigaction(SIGINT, &interrupt, NULL);
+	/* A space that is stopped shall not keep keys from being seen. */
+	setsockopt(link->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	status = sample(link);
+	if (status && status != -EAGAIN)
 		return status;
 	setlocale(LC_ALL, "");
 	screen = newterm(NULL, stdout, stdin);
@@ -406,7 +457,8 @@ static int watch(struct link *link)
 	for (;;) {
 		show(link->supervisor);
 		key = getch();
-		if (key == 'q' || key == 'Q')
+		status = interrupted ? 130 : 0;
+		if (status || key == 'q' || key == 'Q')
 			break;
 		/* What a terminal makes of its contents then, who knows. */
 		if (key == KEY_RESIZE)
@@ -417,13 +469,13 @@ static int watch(struct link *link)
 		if (ended)
 			break;
 		status = sample(link);
-		if (status)
+		if (status && status != -EAGAIN)
 			break;
 	}
 	endwin();
 	delscreen(screen);
 	/* Ended while it was asked: what was said of it then was on the screen that is gone. */
-	if (ended || (status && !there(link))) {
+	if (ended || (status && status != 130 && !there(link))) {
 		printf("vswap %d has ended\n", (int)link->supervisor);
 		return 0;
 	}
@@ -454,6 +506,7 @@ int cli_top(int argc, char **argv)
 	link_close(&link);
 	json_object_put(top.now);
 	json_object_put(top.before);
+	json_object_put(top.coming);
 	json_object_put(top.groups);
 	json_object_put(top.groups_before);
 	return status;

@@ -484,6 +484,50 @@ def top(t):
             run)
 
 
+@case("control/top-stopped")
+def top_stopped(t):
+    """While the one that is watched is stopped, keys and a new size do what they always do."""
+    space = live(t, t.size(2))
+    term = Screen(t, [t.vswap, "top", space.pid], 80, 24)
+    term.expect("q quits")
+    os.kill(int(space.pid), signal.SIGSTOP)
+    try:
+        term.expect("no answer", 5)
+        for columns in range(60, 90, 3):
+            term.resize(columns, 24)
+            t.check(term.read(0.1), f"ended with a new size:\n{term.text()}")
+        # Only a new size has it draw all of it again.
+        term.screen.reset()
+        term.resize(80, 20)
+        term.expect("no answer +q quits", 10)
+    finally:
+        os.kill(int(space.pid), signal.SIGCONT)
+    end = time.monotonic() + 5
+    while "no answer" in term.text():
+        t.check(time.monotonic() < end and term.read(0.1), f"still no answer:\n{term.text()}")
+    term.expect(r"ram +\[#+\.*\]")
+    os.kill(int(space.pid), signal.SIGSTOP)
+    try:
+        term.expect("no answer", 5)
+        os.write(term.fd, b"q")
+        begin = time.monotonic()
+        t.check(term.close() == 0, "q did not quit")
+        t.check(time.monotonic() - begin < 3, "q quit late")
+    finally:
+        os.kill(int(space.pid), signal.SIGCONT)
+    for stop in (False, True):
+        term = Screen(t, [t.vswap, "top", space.pid], 80, 24)
+        term.expect("q quits")
+        if stop:
+            os.kill(int(space.pid), signal.SIGSTOP)
+            term.expect("no answer", 5)
+        os.write(term.fd, b"\x03")
+        status = term.close()
+        os.kill(int(space.pid), signal.SIGCONT)
+        t.check(status == 130, f"Ctrl-C became status {status}")
+    space.end(b"ok live\n")
+
+
 @case("control/bar")
 def bar(t):
     """tier rm on a terminal says how far it is."""
