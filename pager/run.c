@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "../agent/wire.h"
+#include "client.h"
 #include "group.h"
 #include "job.h"
 #include "program.h"
@@ -34,11 +35,12 @@
 #define SERVER_END_NS 2000000000ULL /* an agent needs less to see that its server died */
 
 static struct {
-	pid_t pid;	    /* the program */
+	pid_t pid;	    /* the program; 0: it has ended */
 	struct job *job;    /* in a space of our own, else NULL */
 	int server;	    /* socket of the space we joined, else -1 */
 	const char *socket; /* what the program's agents connect to */
 	sigset_t old_mask;
+	struct sigaction old_chld;
 } run = { .server = -1 };
 
 /* ---- the program ------------------------------------------------------ */
@@ -49,6 +51,7 @@ static void child_exec(const struct pager_opts *opts, const char *agent, int rep
 	char *preload = NULL;
 	int err;
 
+	sigaction(SIGCHLD, &run.old_chld, NULL);
 	sigprocmask(SIG_SETMASK, &run.old_mask, NULL);
 	if (asprintf(&preload, "%s%s%s", agent, old && *old ? ":" : "", old && *old ? old : "") <
 		    0 ||
@@ -129,34 +132,62 @@ static int spawn(const struct pager_opts *opts)
 
 /* ---- signals ---------------------------------------------------------- */
 
+/* All but those that tell of a fault of our own. */
 static int block_signals(void)
 {
-	static const int ours[] = {
-		SIGCHLD, SIGINT,  SIGQUIT, SIGTERM, SIGHUP,   SIGUSR1, SIGUSR2,
-		SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGWINCH, SIGALRM, SIGPIPE
-	};
+	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
+	/* Who starts us may ignore it: then the kernel would reap, and we wait for ever. */
+	const struct sigaction chld = { .sa_handler = SIG_DFL };
 	sigset_t mask;
 
-	sigemptyset(&mask);
-	for (unsigned int i = 0; i < sizeof(ours) / sizeof(*ours); i++)
-		sigaddset(&mask, ours[i]);
+	sigaction(SIGCHLD, &chld, &run.old_chld);
+	sigfillset(&mask);
+	for (unsigned int i = 0; i < sizeof(faults) / sizeof(*faults); i++)
+		sigdelset(&mask, faults[i]);
 	sigprocmask(SIG_BLOCK, &mask, &run.old_mask);
 	return signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* To what the program left in the background. */
+static void pass_on_to_job(int sig)
+{
+	struct client *list[MAX_CLIENTS];
+	unsigned int n = clients_get(list, MAX_CLIENTS);
+
+	for (unsigned int i = 0; i < n; i++) {
+		pid_t pid = client_pid(list[i]);
+
+		if (list[i]->job == run.job && pid > 0)
+			kill(pid, sig);
+		client_put(list[i]);
+	}
+}
+
 static void pass_on(const struct signalfd_siginfo *si)
 {
-	switch (si->ssi_signo) {
-	case SIGCHLD:
-	case SIGPIPE:
-	case SIGALRM:
-	case SIGWINCH:
+	int sig = si->ssi_signo;
+
+	/* Our own child, and what is raised where we write (SIGPIPE, SIGXFSZ). */
+	if (sig == SIGCHLD || si->ssi_pid == (uint32_t)getpid())
+		return;
+	/*
+	 * What the terminal sends, the program gets from the terminal itself; our processor
+	 * time is not its own.  But an alarm() that who became us by exec had set is.
+	 */
+	if (si->ssi_code == SI_KERNEL && sig != SIGALRM)
+		return;
+	if (!run.pid) {
+		/* Elsewhere there is nobody we know of. */
+		if (run.job)
+			pass_on_to_job(sig);
 		return;
 	}
-	/* What the terminal sends, the program gets from the terminal itself. */
-	if (si->ssi_code == SI_KERNEL || si->ssi_pid == (uint32_t)run.pid)
+	if (si->ssi_pid == (uint32_t)run.pid)
 		return;
-	kill(run.pid, si->ssi_signo);
+	if (si->ssi_code == SI_QUEUE)
+		sigqueue(run.pid, sig, (union sigval){ .sival_ptr = (void *)si->ssi_ptr });
+	else
+		kill(run.pid, sig);
 }
 
 /*
@@ -190,6 +221,8 @@ static bool reap(int *status)
 			stop_like(WSTOPSIG(*status));
 			continue;
 		}
+		/* Its number may be another's soon. */
+		run.pid = 0;
 		return true;
 	}
 	return false;
@@ -296,7 +329,6 @@ static int follow(int sigfd)
 		pass_signals_on(sigfd);
 		if (reap(ended ? &other : &status)) {
 			ended = true;
-			/* Its number may be another's soon. */
 			__atomic_store_n(&run.job->pid, 0, __ATOMIC_RELAXED);
 		}
 		if (ended && !job_busy(run.job))

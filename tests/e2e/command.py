@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from harness import MIB, Failed, case
+from harness import MIB, Failed, case, is_alive, wait_until
 
 SH = "/bin/sh"
 
@@ -183,6 +183,74 @@ def sigterm(t):
         os.kill(live.pid, signal.SIGTERM)
         run = live.finish()
         t.check(run.status == status, f"status {run.status}, not {status}", run)
+
+
+HEARS = """
+import signal, sys
+left = signal.valid_signals() - {signal.Signals[name] for name in sys.argv[1].split()}
+def hear(number, frame):
+    left.discard(number)
+    print(number, flush=True)
+for number in left:
+    signal.signal(number, hear)
+print("up", flush=True)
+while left:
+    signal.pause()
+"""
+# Those nobody can have, those of a fault, and that of vswap's child.
+NOT_PASSED = "SIGKILL SIGSTOP SIGSEGV SIGBUS SIGFPE SIGILL SIGTRAP SIGSYS SIGCHLD"
+
+
+@case("command/signals", timeout=120)
+def signals(t):
+    """Whatever is sent to vswap reaches the program, and does nothing to vswap."""
+    t.need_userfaultfd()
+    live = t.spawn(under(t, sys.executable, "-c", HEARS, NOT_PASSED))
+    t.check(live.line(10) == "up", f"did not start: {live.err()}")
+    left = signal.valid_signals() - {signal.Signals[name] for name in NOT_PASSED.split()}
+    for number in sorted(left):
+        os.kill(live.pid, number)
+        line = live.line(5)
+        t.check(line == str(int(number)), f"signal {number}: {line!r}; status {live.proc.poll()}")
+    run = live.finish()
+    t.check(run.status == 0 and not run.err, "went wrong", run)
+
+    # An alarm() from before the exec is the program's, vswap's own processor time is not.
+    run = t.run([sys.executable, "-c", "import os, signal, sys; signal.alarm(1)\n"
+                 "os.execv(sys.argv[1], sys.argv[1:])", *under(t, "sleep", "5")])
+    t.check(run.status == 128 + signal.SIGALRM, "no alarm", run)
+    vmtest = " ".join(t.vmtest("rw", t.size(3), "--hard", "--passes", "1"))
+    run = t.run(["sh", "-c", f"""ulimit -St 1; exec "$@" sh -c "trap '' XCPU; exec {vmtest}" """,
+                 "sh", *under(t, ram="32M")])
+    t.check(run.status == 0 and run.out == b"ok rw\n", "killed for vswap's own time", run)
+
+
+@case("command/sigchld", timeout=20)
+def sigchld(t):
+    """Started with SIGCHLD ignored, vswap sees the end all the same, and the program its own."""
+    t.need_userfaultfd()
+    script = "trap '' CHLD; exec \"$@\""
+    run = t.run(["bash", "-c", script, "bash", *under(t, SH, "-c", "exit 3")])
+    t.check(run.status == 3, f"status {run.status}", run)
+    argv = SEEN["signals"]
+    alone = t.run(["bash", "-c", script, "bash", *argv])
+    paged = t.run(["bash", "-c", script, "bash", *under(t, *argv)])
+    t.check(alone.out == paged.out, f"{alone}\n{paged}")
+
+
+@case("command/sigterm-late", timeout=30)
+def sigterm_late(t):
+    """After the program's end a signal goes to what it left behind, and to nobody else."""
+    t.need_userfaultfd()
+    live = t.spawn(under(t, SH, "-c", "sleep 20 >&- 2>&- & echo $$; exit 6"))
+    pid = live.line(10)
+    t.check(pid and wait_until(lambda: not is_alive(int(pid)), 5), "did not end")
+    time.sleep(0.3)
+    t.check(live.proc.poll() is None, "does not wait for the rest")
+    begin = time.monotonic()
+    os.kill(live.pid, signal.SIGTERM)
+    run = live.finish()
+    t.check(run.status == 6 and time.monotonic() - begin < 5, "did not end by SIGTERM", run)
 
 
 class Terminal:
