@@ -2,11 +2,14 @@
 #include "tiers.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/err.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "budget.h"
 #include "state.h"
@@ -103,14 +106,41 @@ int tiers_add(const struct tier_opts *opts, int prio, char *err, size_t errlen)
 	return -1;
 }
 
+/*
+ * The temporary tier is not where the user wanted it.  Of a TMPDIR in memory nothing is
+ * said: such a tier would be none.
+ */
+static void say_unused_tmpdir(void)
+{
+	const char *dir = getenv("TMPDIR");
+	struct stat st;
+	int err = 0;
+
+	if (!dir || !*dir)
+		return;
+	if (stat(dir, &st))
+		err = errno;
+	else if (!S_ISDIR(st.st_mode))
+		err = ENOTDIR;
+	else if (faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS))
+		err = errno;
+	if (err)
+		pager_say("TMPDIR %s: %s: the temporary tier is in %s (set it to a directory that "
+			  "can be written to, or give --tier)",
+			  dir, strerror(err), tiers.entry[0].name);
+}
+
 int tiers_open(const struct pager_opts *opts)
 {
 	char err[512];
 	int ret = 0;
 
 	tiers.encrypt = opts->encrypt;
-	if (!opts->nr_tiers && !opts->no_tier)
+	if (!opts->nr_tiers && !opts->no_tier) {
 		ret = tiers_add(&(struct tier_opts){ 0 }, 0, err, sizeof(err));
+		if (!ret)
+			say_unused_tmpdir();
+	}
 	if (!ret && tiers.nr && tiers.entry[0].tier->in_memory)
 		pager_say(
 			"tier %s: is in memory (tmpfs), not on a disk (give --tier, or set TMPDIR)",

@@ -448,6 +448,31 @@ def help_text(t):
     t.check(run.status == 0 and run.out.startswith(b"vswap 0."), "no version", run)
 
 
+@case("command/tmpdir")
+def tmpdir(t):
+    """A TMPDIR that cannot be used is told in a line, one that can be is not."""
+    t.need_userfaultfd()
+    plain, closed, usable = t.path("plain"), t.path("closed"), t.path("usable")
+    with open(plain, "w"):
+        pass
+    os.mkdir(closed, 0o555)
+    os.mkdir(usable)
+    # Root may write anywhere, unless it gives that up.
+    drop = ["setpriv", "--bounding-set=-dac_override", "--"] if os.geteuid() == 0 else []
+    for where, why in ((t.path("mistyped"), b"No such file"), (plain, b"Not a directory"),
+                       (closed, b"Permission denied"), (usable, None), ("", None)):
+        env = dict(os.environ, TMPDIR=where)
+        run = t.run(drop + t.vswap_run("--ram", "32M", "--", "true"), env=env)
+        t.check(run.status == 0, "failed", run)
+        if why:
+            t.check(len(run.err.splitlines()) == 1 and where.encode() in run.err
+                    and why in run.err and b"/var/tmp" in run.err, "not told", run)
+        else:
+            t.check(not run.err, "told for nothing", run)
+        run = t.run(drop + t.vswap_run("--ram", "32M", "--no-tier", "--", "true"), env=env)
+        t.check(run.status == 0 and not run.err, "told where no file is made", run)
+
+
 # ---- bad input ---------------------------------------------------------------
 
 def one_line(run):
