@@ -29,6 +29,7 @@
 
 #include "../agent/uffd.h"
 #include "../pager/control.h"
+#include "../pager/json.h"
 #include "../pager/machine.h"
 #include "../pager/pager.h"
 #include "../pager/program.h"
@@ -506,39 +507,26 @@ static void print_text(const struct finding *findings, bool works)
 	puts(works ? "vswap can run here" : "vswap cannot run here");
 }
 
-/* Own @value; NULL is an allocation that failed. */
-static bool add(struct json_object *obj, const char *name, struct json_object *value)
-{
-	if (value && !json_object_object_add(obj, name, value))
-		return true;
-	json_object_put(value);
-	return false;
-}
-
 static bool add_finding(struct json_object *array, const char *name, const struct finding *f)
 {
 	struct json_object *obj = json_object_new_object();
 
-	if (!obj || json_object_array_add(array, obj)) {
-		json_object_put(obj);
-		return false;
-	}
-	return add(obj, "name", json_object_new_string(name)) &&
-	       add(obj, "verdict", json_object_new_string(verdict_names[f->verdict])) &&
-	       add(obj, "detail", json_object_new_string(f->detail)) &&
-	       (f->verdict == OK || add(obj, "advice", json_object_new_string(f->advice)));
+	return !json_append(array, obj) && !json_add_text(obj, "name", name) &&
+	       !json_add_text(obj, "verdict", verdict_names[f->verdict]) &&
+	       !json_add_text(obj, "detail", f->detail) &&
+	       (f->verdict == OK || !json_add_text(obj, "advice", f->advice));
 }
 
 static bool print_json(const struct finding *findings, bool works)
 {
-	struct json_object *root = json_object_new_object(), *array = NULL;
+	struct json_object *root = json_object_new_object(), *array;
 	unsigned int i;
 	bool good;
 
 	if (!root)
 		return false;
-	good = add(root, "works", json_object_new_boolean(works)) &&
-	       (array = json_object_new_array()) && add(root, "checks", array);
+	array = json_object_new_array();
+	good = !json_add_bool(root, "works", works) && !json_add(root, "checks", array);
 	for (i = 0; good && i < NR_CHECKS; i++)
 		good = add_finding(array, checks[i].name, &findings[i]);
 	if (good)

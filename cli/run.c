@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../pager/json.h"
 #include "../pager/machine.h"
 #include "../pager/pager.h"
 #include "../pager/program.h"
@@ -111,7 +112,7 @@ int cli_ram(const char *text, uint64_t *ram)
 
 int cli_parse_tier(const char *what, char *text, struct pager_tier_opt *tier)
 {
-	char *word, *end, *rest = text;
+	char *word, *end, *rest = text, shown[PATH_MAX];
 	const char *why;
 	long prio, seconds;
 
@@ -122,6 +123,14 @@ int cli_parse_tier(const char *what, char *text, struct pager_tier_opt *tier)
 		return cli_error(
 			CLI_FAILED,
 			"%s: empty path (name a file, a block device or an nbd:// address)", what);
+	/* By that name it is shown, and removed. */
+	if (!json_is_text(tier->path)) {
+		json_to_text(shown, sizeof(shown), tier->path);
+		return cli_error(CLI_FAILED,
+				 "%s %s: has bytes in it that are no text in UTF-8 (rename it, or "
+				 "give a link to it)",
+				 what, shown);
+	}
 
 	while ((word = strsep(&rest, ","))) {
 		if (!strncmp(word, "size=", 5)) {

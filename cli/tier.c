@@ -108,6 +108,11 @@ static int absolute(const char *path, char *buf, size_t len)
 		n = snprintf(buf, len, "%s/%s", cwd, path);
 	if (n < 0 || (size_t)n >= len)
 		return cli_error(CLI_FAILED, "tier %s: %s", path, strerror(ENAMETOOLONG));
+	if (!json_is_text(buf))
+		return cli_error(CLI_FAILED,
+				 "tier %s: the directory has bytes in its name that are no text in "
+				 "UTF-8 (rename it, or give the path of a link)",
+				 path);
 	return 0;
 }
 

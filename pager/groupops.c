@@ -275,6 +275,7 @@ static int add_tiers(struct json_object *obj, uint32_t mask)
 	struct json_object *list;
 	struct swap_tier_stat st[SWAP_MAX_TIERS];
 	unsigned int nr = tiers_stat(st);
+	char text[4096];
 	int err;
 
 	/* As with limits: no member, all of them. */
@@ -282,9 +283,12 @@ static int add_tiers(struct json_object *obj, uint32_t mask)
 		return 0;
 	list = json_object_new_array();
 	err = json_add(obj, "tiers", list);
-	for (unsigned int i = 0; !err && i < nr; i++)
-		if (mask & 1u << st[i].nr)
-			err = json_append(list, json_object_new_string(st[i].name));
+	for (unsigned int i = 0; !err && i < nr; i++) {
+		if (!(mask & 1u << st[i].nr))
+			continue;
+		json_to_text(text, sizeof(text), st[i].name);
+		err = json_append(list, json_object_new_string(text));
+	}
 	return err;
 }
 

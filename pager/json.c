@@ -26,6 +26,8 @@ static size_t utf8_length(const unsigned char *s)
 	return len;
 }
 
+#define TEXT_MAX 4096
+
 void json_to_text(char *buf, size_t len, const char *name)
 {
 	const unsigned char *s = (const unsigned char *)name;
@@ -43,6 +45,14 @@ void json_to_text(char *buf, size_t len, const char *name)
 		s += n ? n : 1;
 	}
 	buf[used] = '\0';
+}
+
+bool json_is_text(const char *name)
+{
+	char buf[TEXT_MAX];
+
+	json_to_text(buf, sizeof(buf), name);
+	return !strcmp(buf, name);
 }
 
 int json_add(struct json_object *obj, const char *name, struct json_object *value)
@@ -79,7 +89,7 @@ int json_add_bool(struct json_object *obj, const char *name, bool value)
 
 int json_add_text(struct json_object *obj, const char *name, const char *text)
 {
-	char buf[4096];
+	char buf[TEXT_MAX];
 
 	json_to_text(buf, sizeof(buf), text);
 	return json_add(obj, name, json_object_new_string(buf));

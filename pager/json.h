@@ -24,5 +24,7 @@ int json_add_text(struct json_object *obj, const char *name, const char *text);
  * characters: what is not text becomes '?'.  Cut off to fit @len.
  */
 void json_to_text(char *buf, size_t len, const char *name);
+/* Is @name all text, and not too long, so that it can be said and named again? */
+bool json_is_text(const char *name);
 
 #endif

@@ -60,6 +60,10 @@ static int op_tier_add(struct control_call *call)
 	int64_t prio = control_number(call, "prio", 0);
 	char err[512];
 
+	/* It could not be named again. */
+	if (!json_is_text(opts.path))
+		return control_refuse(call, "tier %s: has control characters in it (rename it)",
+				      opts.path);
 	if (control_has(call, "size") && !opts.size)
 		return control_refuse(call, "tier %s: size 0 (leave it out to use all there is)",
 				      opts.path);

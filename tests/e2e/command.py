@@ -548,6 +548,24 @@ def bad_tier(t):
     refused(t, 125, t.vswap_run("--tier", fifo, *touch), fifo)
 
 
+@case("bad/tier-name")
+def bad_tier_name(t):
+    """A tier whose name cannot be shown, and so not be given again, is refused."""
+    t.need_userfaultfd()
+    for name in (b"\xff\xfe", b"cut off \xc3", b"two\nlines"):
+        path = os.path.join(os.fsencode(t.tmp), name)
+        refused(t, 125, t.vswap_run("--tier", os.fsdecode(path + b",size=64M"), "--", "touch", None),
+                "--tier", "UTF-8")
+    path = t.path("\u00e4\u20ac")
+    run = t.run(t.vswap_run("--tier", f"{path},size=64M", "--", "true"))
+    t.check(run.status == 0 and not run.err, "one in UTF-8 is refused", run)
+    env = dict(os.environ, TMPDIR=t.path("\udcff"))
+    os.mkdir(t.path("\udcff"))
+    run = t.run([t.vswap, "doctor", "--json"], env=env)
+    found = json.loads(run.out)["checks"]
+    t.check(any("/?: " in check["detail"] for check in found), "not as text", run)
+
+
 @case("bad/tier-read-only")
 def bad_tier_read_only(t):
     t.need_userfaultfd()

@@ -137,6 +137,13 @@ def tier_rm(t):
     space.refused("tier add", f"{second},size=1K", words=("small",))
     space.refused("tier add", f"{second},size=1G,prio=x", words=("prio",))
     space.refused("tier add", "/dev/null", words=("/dev/null",))
+    space.refused("tier add", t.path("\udcff,size=1G"), words=("UTF-8",))
+    os.mkdir(t.path("\udcff"))
+    run = t.run(["sh", "-c", 'cd "$0" && exec "$@"', t.path("\udcff"), t.vswap, "tier", "add",
+                 space.pid, "x,size=1G"])
+    t.check(run.status == 125 and b"UTF-8" in run.err, "a directory that is no text", run)
+    answer = space.ask({"op": "tier-add", "path": t.path("a\nb"), "size": 1 << 30})
+    t.check(not answer["ok"] and "characters" in answer["error"], f"{answer}")
     t.check(list(space.tiers()) == [first], "a refusal changed something")
     space.well("tier add", f"{second},size=1G")
     tiers = space.tiers()
