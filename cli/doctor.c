@@ -464,10 +464,7 @@ static void check_control(struct finding *f)
 		return;
 	}
 	found(f, WARN, "%s: %s: vswap stat will not see running spaces", dir, strerror(-err));
-	if (err == -EPERM)
-		advise(f, "remove it");
-	else
-		advise(f, "make the directory above it writable, or set XDG_RUNTIME_DIR");
+	advise(f, "%s", control_advice(dir, err));
 }
 
 /* clang-format off */

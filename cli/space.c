@@ -301,8 +301,8 @@ static int open_dir(char dir[PATH_MAX])
 	if (!err || err == -ENOENT)
 		return err;
 	if (err == -EPERM)
-		return cli_error(CLI_FAILED, "%s: not a directory of this user alone (remove it)",
-				 dir);
+		return cli_error(CLI_FAILED, "%s: not a directory of this user alone (%s)", dir,
+				 control_advice(dir, err));
 	return cli_error(CLI_FAILED, "%s: %s (check the directory)", dir, strerror(-err));
 }
 

@@ -129,6 +129,18 @@ int control_check_dir(const char *dir)
 	return 0;
 }
 
+const char *control_advice(const char *dir, int err)
+{
+	const char *elsewhere = geteuid() ? "set XDG_RUNTIME_DIR to a directory of yours" :
+					    "see that it can be written to";
+	struct stat st;
+
+	/* Nobody can remove another's from /tmp. */
+	if (err == -EPERM && !lstat(dir, &st) && st.st_uid == geteuid())
+		return S_ISDIR(st.st_mode) ? "chmod 700 it" : "remove it";
+	return elsewhere;
+}
+
 /* ---- for the functions of tables -------------------------------------- */
 
 static struct pending *pending_of(const struct control_call *call)

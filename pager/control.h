@@ -75,6 +75,8 @@ void control_stop(void);
 int control_dir(char *buf, size_t len);
 /* 0 when @dir is a directory of ours that nobody else may enter; -EPERM, -errno. */
 int control_check_dir(const char *dir);
+/* What a user can do about @err of these, or of making a socket in @dir. */
+const char *control_advice(const char *dir, int err);
 
 /* ---- for the functions of tables -------------------------------------- */
 

@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@
 
 #include "../agent/wire.h"
 #include "client.h"
+#include "control.h"
 #include "group.h"
 #include "job.h"
 #include "program.h"
@@ -439,6 +441,20 @@ static int run_joined(const struct pager_opts *opts, int sigfd)
 	return exit_status(status);
 }
 
+/* Not being able to is not worth stopping for. */
+static void listen_for_commands(void)
+{
+	char dir[PATH_MAX];
+	int err = space_listen();
+
+	if (!err)
+		return;
+	if (control_dir(dir, sizeof(dir)))
+		strcpy(dir, "XDG_RUNTIME_DIR");
+	pager_say("control socket in %s: %s: vswap stat and the like will not find this run (%s)",
+		  dir, strerror(-err), control_advice(dir, err));
+}
+
 /* A program in a space of its own, kept by this process. */
 static int run_own(const struct pager_opts *opts, int sigfd)
 {
@@ -469,8 +485,7 @@ static int run_own(const struct pager_opts *opts, int sigfd)
 		ret = await_agent(opts, sigfd, &status);
 	}
 	if (!ret) {
-		/* Not being able to is not worth stopping for. */
-		space_listen();
+		listen_for_commands();
 		status = follow(sigfd);
 	}
 	space_stop();

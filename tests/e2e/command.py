@@ -448,6 +448,34 @@ def help_text(t):
     t.check(run.status == 0 and run.out.startswith(b"vswap 0."), "no version", run)
 
 
+@case("command/no-socket")
+def no_socket(t):
+    """Where no control socket can be made that is said, with what to do, and the program runs."""
+    t.need_userfaultfd()
+    t.need_root()
+    for make, why, what in (
+            ("mount -o ro,remount /run", "Read-only", "written"),
+            ("install -d -m 700 -o 65534 /run/vswap", "Operation not permitted", "written"),
+            ("mkdir -m 755 /run/vswap", "Operation not permitted", "chmod 700"),
+            (": >/run/vswap", "Operation not permitted", "remove")):
+        run = t.run(["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none /run && {make} && "
+                     'exec "$@"', "sh", *under(t, SH, "-c", "echo out; exit 3")])
+        t.check(run.status == 3 and run.out == b"out\n", f"{make}: it did not run", run)
+        t.check(len(run.err.splitlines()) == 1 and run.err.startswith(b"vswap: "), make, run)
+        for word in ("/run/vswap", why, what):
+            t.check(word.encode() in run.err, f"{make}: no '{word}'", run)
+    # The fallback of a user is another user's.
+    mine = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    env = {name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"}
+    script = 'mount -t tmpfs none /tmp && mkdir -m 700 /tmp/vswap-65534 && exec "$@"'
+    shutil.copy(t.vswap, t.path("vswap"))
+    os.chmod(t.tmp, 0o755)
+    for command in ("ls", "doctor"):
+        run = t.run(["unshare", "--mount", "sh", "-c", script, "sh", *mine, t.path("vswap"),
+                     command], env=env)
+        t.check(b"set XDG_RUNTIME_DIR" in run.out + run.err, "no advice", run)
+
+
 @case("command/tmpdir")
 def tmpdir(t):
     """A TMPDIR that cannot be used is told in a line, one that can be is not."""
