@@ -50,38 +50,6 @@ static int last_prio(void)
 	return nr && st[nr - 1].prio <= 0 ? st[nr - 1].prio - 1 : -1;
 }
 
-static int op_tier_add(struct control_call *call)
-{
-	struct tier_opts opts = {
-		.path = control_text(call, "path"),
-		.size = control_number(call, "size", 0),
-		.timeout = control_number(call, "timeout", 0),
-	};
-	int64_t prio = control_number(call, "prio", 0);
-	char err[512];
-
-	/* It could not be named again. */
-	if (!json_is_text(opts.path))
-		return control_refuse(call, "tier %s: has control characters in it (rename it)",
-				      opts.path);
-	if (control_has(call, "size") && !opts.size)
-		return control_refuse(call, "tier %s: size 0 (leave it out to use all there is)",
-				      opts.path);
-	if (prio < 0 || prio > PAGER_MAX_PRIO)
-		return control_refuse(call, "tier %s: prio %lld: not a priority (give 0 to %d)",
-				      opts.path, (long long)prio, PAGER_MAX_PRIO);
-	if (control_number(call, "timeout", 1) < 1 ||
-	    control_number(call, "timeout", 1) > PAGER_MAX_TIMEOUT)
-		return control_refuse(call,
-				      "tier %s: timeout: not a number of seconds (give 1 to %d)",
-				      opts.path, PAGER_MAX_TIMEOUT);
-	if (!control_has(call, "prio"))
-		prio = last_prio();
-	if (tiers_add(&opts, prio, err, sizeof(err)))
-		return control_refuse(call, "%s", err);
-	return 0;
-}
-
 struct drain {
 	struct control_call *call;
 	uint64_t total; /* bytes, the most that were there */
@@ -126,23 +94,74 @@ static unsigned int tier_nr(struct swap_tier *tier)
 	return st[nr].nr;
 }
 
+static bool drain_to_the_end(void *priv, u64 left)
+{
+	(void)priv;
+	(void)left;
+	return true;
+}
+
+/* As tiers_remove(); with @drain NULL there is nobody to be told, and no giving up. */
+static int remove_tier(struct swap_tier *tier, struct drain *drain)
+{
+	unsigned int nr = tier_nr(tier);
+	int ret = tiers_remove(tier, drain ? drain_goes_on : drain_to_the_end, drain);
+
+	group_tier_left(nr, !ret || ret == -EIO);
+	return ret;
+}
+
+static int op_tier_add(struct control_call *call)
+{
+	struct tier_opts opts = {
+		.path = control_text(call, "path"),
+		.size = control_number(call, "size", 0),
+		.timeout = control_number(call, "timeout", 0),
+	};
+	int64_t prio = control_number(call, "prio", 0);
+	struct swap_tier *tier;
+	char err[512];
+
+	/* It could not be named again. */
+	if (!json_is_text(opts.path))
+		return control_refuse(call, "tier %s: has control characters in it (rename it)",
+				      opts.path);
+	if (control_has(call, "size") && !opts.size)
+		return control_refuse(call, "tier %s: size 0 (leave it out to use all there is)",
+				      opts.path);
+	if (prio < 0 || prio > PAGER_MAX_PRIO)
+		return control_refuse(call, "tier %s: prio %lld: not a priority (give 0 to %d)",
+				      opts.path, (long long)prio, PAGER_MAX_PRIO);
+	if (control_number(call, "timeout", 1) < 1 ||
+	    control_number(call, "timeout", 1) > PAGER_MAX_TIMEOUT)
+		return control_refuse(call,
+				      "tier %s: timeout: not a number of seconds (give 1 to %d)",
+				      opts.path, PAGER_MAX_TIMEOUT);
+	if (!control_has(call, "prio"))
+		prio = last_prio();
+	if (tiers_add(&opts, prio, err, sizeof(err)))
+		return control_refuse(call, "%s", err);
+	if (!control_cancelled(call))
+		return 0;
+	/* What nobody waited for shall not have come about. */
+	tier = tiers_find(opts.path);
+	if (tier && !remove_tier(tier, NULL))
+		return control_refuse(call, "tier %s: given up (its client left)", opts.path);
+	return 0;
+}
+
 static int op_tier_rm(struct control_call *call)
 {
 	const char *name = control_text(call, "tier");
 	struct swap_tier *tier = tiers_find(name);
 	struct drain drain = { .call = call };
-	unsigned int nr;
-	int ret;
 
 	if (!tier)
 		return control_refuse(call, "tier %s: no such tier (vswap tier ls lists them)",
 				      name);
-	nr = tier_nr(tier);
-	if (group_tier_leaves(call, name, nr))
+	if (group_tier_leaves(call, name, tier_nr(tier)))
 		return -1;
-	ret = tiers_remove(tier, drain_goes_on, &drain);
-	group_tier_left(nr, !ret || ret == -EIO);
-	switch (ret) {
+	switch (remove_tier(tier, &drain)) {
 	case 0:
 		return 0;
 	case -ENOSPC:

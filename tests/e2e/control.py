@@ -19,6 +19,7 @@ import pyte
 from prometheus_client.openmetrics import parser as openmetrics
 
 from harness import MIB, case, wait_until
+from tiers import Server
 
 PAGE = 4096
 
@@ -178,6 +179,25 @@ def tier_rm(t):
     t.check(list(tiers) == [second] and tiers[second]["used_bytes"] > 0, f"tiers {tiers}")
     space.said("check", good)
     space.end(b"ok hold\n")
+
+
+@case("control/tier-add-left")
+def tier_add_left(t):
+    """A tier whose server answers when nobody waits for it any more does not come."""
+    space = live(t, t.size(2))
+    before = list(space.tiers())
+    with Server(t, "memory", "64M") as server:
+        os.kill(server.proc.pid, signal.SIGSTOP)
+        with space.connect() as sock:
+            sock.sendall(json.dumps({"op": "tier-add", "path": server.uri}).encode() + b"\n")
+            time.sleep(0.3)
+        time.sleep(0.3)
+        os.kill(server.proc.pid, signal.SIGCONT)
+        t.check(space.ask({"op": "reclaim", "bytes": 1})["ok"], "not over")
+        t.check(list(space.tiers()) == before, f"came for nobody: {space.tiers()}")
+        space.well("tier add", server.uri)
+        t.check(server.uri in space.tiers(), "not added when it is waited for")
+        space.end(b"ok live\n")
 
 
 @case("control/migrate")
