@@ -29,7 +29,7 @@ static const struct option options[] = {
 };
 /* clang-format on */
 
-unsigned int ls_print(const struct space_list *list)
+void ls_print(FILE *out, const struct space_list *list)
 {
 	char ram[SIZE_TEXT], limit[SIZE_TEXT], pool[SIZE_TEXT], tier[SIZE_TEXT], age[SIZE_TEXT];
 	char program[PROGRAM_COLUMNS + 1], number[16];
@@ -37,26 +37,25 @@ unsigned int ls_print(const struct space_list *list)
 	unsigned int i;
 
 	if (!list->nr) {
-		puts("no space is running");
-		return 1;
+		fputs("no space is running\n", out);
+		return;
 	}
-	printf("%-*s %8s  %-*s %8s %7s %7s %7s %7s\n", NAME_COLUMNS, "SPACE", "PID",
-	       PROGRAM_COLUMNS, "PROGRAM", "TIME", "RAM", "LIMIT", "POOL", "TIERS");
+	fprintf(out, "%-*s %8s  %-*s %8s %7s %7s %7s %7s\n", NAME_COLUMNS, "SPACE", "PID",
+		PROGRAM_COLUMNS, "PROGRAM", "TIME", "RAM", "LIMIT", "POOL", "TIERS");
 	for (i = 0; i < list->nr; i++) {
 		struct json_object *s = list->space[i].snapshot;
 
 		snprintf(number, sizeof(number), "%d", (int)list->space[i].supervisor);
 		name = snapshot_text(s, "name");
 		snapshot_program(s, program, sizeof(program));
-		printf("%-*s %8" PRIu64 "  %-*s %8s %7s %7s %7s %7s\n", NAME_COLUMNS,
-		       name ? name : number, snapshot_number(s, NULL, "pid"), PROGRAM_COLUMNS,
-		       program, time_format(age, snapshot_number(s, NULL, "elapsed_ns")),
-		       size_format(ram, snapshot_number(s, NULL, "ram_bytes")),
-		       size_format(limit, snapshot_number(s, NULL, "ram_limit_bytes")),
-		       size_format(pool, snapshot_number(s, NULL, "pool_bytes")),
-		       size_format(tier, snapshot_number(s, NULL, "tier_bytes")));
+		fprintf(out, "%-*s %8" PRIu64 "  %-*s %8s %7s %7s %7s %7s\n", NAME_COLUMNS,
+			name ? name : number, snapshot_number(s, NULL, "pid"), PROGRAM_COLUMNS,
+			program, time_format(age, snapshot_number(s, NULL, "elapsed_ns")),
+			size_format(ram, snapshot_number(s, NULL, "ram_bytes")),
+			size_format(limit, snapshot_number(s, NULL, "ram_limit_bytes")),
+			size_format(pool, snapshot_number(s, NULL, "pool_bytes")),
+			size_format(tier, snapshot_number(s, NULL, "tier_bytes")));
 	}
-	return list->nr + 1;
 }
 
 int ls_print_json(const struct space_list *list, bool one_line)
@@ -107,7 +106,7 @@ int cli_ls(int argc, char **argv)
 	if (json)
 		status = ls_print_json(&list, false);
 	else
-		ls_print(&list);
+		ls_print(stdout, &list);
 	spaces_free(&list);
 	return status;
 }

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #include <json-c/json.h>
@@ -77,8 +78,8 @@ const char *snapshot_text(struct json_object *snapshot, const char *name);
 /* On stdout. */
 void print_json(struct json_object *value, bool one_line);
 
-/* ls.c: all of them on stdout.  ls_print() returns the lines printed, the other an exit status. */
-unsigned int ls_print(const struct space_list *list);
+/* ls.c: all of them, as JSON on stdout; that returns an exit status. */
+void ls_print(FILE *out, const struct space_list *list);
 int ls_print_json(const struct space_list *list, bool one_line);
 
 #endif

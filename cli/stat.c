@@ -7,6 +7,9 @@
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "../core/swap.h"
@@ -15,6 +18,7 @@
 #include "space.h"
 
 #define PROGRAM_COLUMNS 20
+#define FRAME_MAX	(64 << 10)
 
 const char cli_stat_help[] =
 	"Usage: vswap stat [OPTION]... [SPACE]\n"
@@ -68,8 +72,8 @@ static const struct {
 #define NR_COLUMNS (sizeof(columns) / sizeof(columns[0]))
 #define NR_ROWS	   (sizeof(rows) / sizeof(rows[0]))
 
-static void print_row(struct json_object *now, struct json_object *before, const char *title,
-		      const char *group)
+static void print_row(FILE *out, struct json_object *now, struct json_object *before,
+		      const char *title, const char *group)
 {
 	uint64_t ns = snapshot_number(now, NULL, "elapsed_ns") -
 		      snapshot_number(before, NULL, "elapsed_ns");
@@ -78,11 +82,11 @@ static void print_row(struct json_object *now, struct json_object *before, const
 	uint64_t count, old;
 	unsigned int i;
 
-	printf("  %-10s", title);
+	fprintf(out, "  %-10s", title);
 	for (i = 0; i < NR_COLUMNS; i++) {
 		if (!json_object_object_get_ex(now, group, &obj) ||
 		    !json_object_object_get_ex(obj, columns[i].name, &value)) {
-			printf(" %10s", "");
+			fprintf(out, " %10s", "");
 			continue;
 		}
 		count = json_object_get_uint64(value);
@@ -90,65 +94,103 @@ static void print_row(struct json_object *now, struct json_object *before, const
 			old = snapshot_number(before, group, columns[i].name);
 			count = ns && count > old ? (count - old) * wide_second / ns : 0;
 		}
-		printf(" %10" PRIu64, count);
+		fprintf(out, " %10" PRIu64, count);
 	}
-	putchar('\n');
+	fputc('\n', out);
 }
 
-/* Everything about one space; with @before, rates too.  Returns the lines printed. */
-static unsigned int print_space(const struct space *space, struct json_object *before)
+/* Everything about one space; with @before, rates too. */
+static void print_space(FILE *out, const struct space *space, struct json_object *before)
 {
 	struct json_object *s = space->snapshot;
 	char a[SIZE_TEXT], b[SIZE_TEXT], c[SIZE_TEXT], d[SIZE_TEXT];
 	char name[2 * PROGRAM_COLUMNS], title[SIZE_TEXT];
-	unsigned int i, lines = 0;
+	unsigned int i;
 
 	snapshot_program(s, name, sizeof(name));
-	printf("%s  pid %" PRIu64 ", vswap %d, %s\n", name, snapshot_number(s, NULL, "pid"),
-	       (int)space->supervisor, time_format(a, snapshot_number(s, NULL, "elapsed_ns")));
-	printf("  memory     %s of %s, peak %s: program %s",
-	       size_format(a, snapshot_number(s, NULL, "ram_bytes")),
-	       size_format(b, snapshot_number(s, NULL, "ram_limit_bytes")),
-	       size_format(c, snapshot_number(s, NULL, "ram_bytes_peak")),
-	       size_format(d, snapshot_number(s, NULL, "program_resident_bytes")));
-	printf(", vswap %s\n", size_format(a, snapshot_number(s, NULL, "vswap_bytes")));
-	printf("  stores     pool %s, cache %s, tiers %s (written %s",
-	       size_format(a, snapshot_number(s, NULL, "pool_bytes")),
-	       size_format(b, snapshot_number(s, NULL, "cache_bytes")),
-	       size_format(c, snapshot_number(s, NULL, "tier_bytes")),
-	       size_format(d, snapshot_number(s, NULL, "pswpout") * SWAP_PAGE_SIZE));
-	printf(", read %s)\n", size_format(a, snapshot_number(s, NULL, "pswpin") * SWAP_PAGE_SIZE));
-	printf("  latency    p50 %s, p99 %s",
-	       time_format(a, snapshot_number(s, "fault_latency_ns", "p50")),
-	       time_format(b, snapshot_number(s, "fault_latency_ns", "p99")));
-	printf(", p99.9 %s, max %s\n",
-	       time_format(a, snapshot_number(s, "fault_latency_ns", "p99_9")),
-	       time_format(b, snapshot_number(s, "fault_latency_ns", "max")));
-	lines += 4;
+	fprintf(out, "%s  pid %" PRIu64 ", vswap %d, %s\n", name, snapshot_number(s, NULL, "pid"),
+		(int)space->supervisor, time_format(a, snapshot_number(s, NULL, "elapsed_ns")));
+	fprintf(out, "  memory     %s of %s, peak %s: program %s",
+		size_format(a, snapshot_number(s, NULL, "ram_bytes")),
+		size_format(b, snapshot_number(s, NULL, "ram_limit_bytes")),
+		size_format(c, snapshot_number(s, NULL, "ram_bytes_peak")),
+		size_format(d, snapshot_number(s, NULL, "program_resident_bytes")));
+	fprintf(out, ", vswap %s\n", size_format(a, snapshot_number(s, NULL, "vswap_bytes")));
+	fprintf(out, "  stores     pool %s, cache %s, tiers %s (written %s",
+		size_format(a, snapshot_number(s, NULL, "pool_bytes")),
+		size_format(b, snapshot_number(s, NULL, "cache_bytes")),
+		size_format(c, snapshot_number(s, NULL, "tier_bytes")),
+		size_format(d, snapshot_number(s, NULL, "pswpout") * SWAP_PAGE_SIZE));
+	fprintf(out, ", read %s)\n",
+		size_format(a, snapshot_number(s, NULL, "pswpin") * SWAP_PAGE_SIZE));
+	fprintf(out, "  latency    p50 %s, p99 %s",
+		time_format(a, snapshot_number(s, "fault_latency_ns", "p50")),
+		time_format(b, snapshot_number(s, "fault_latency_ns", "p99")));
+	fprintf(out, ", p99.9 %s, max %s\n",
+		time_format(a, snapshot_number(s, "fault_latency_ns", "p99_9")),
+		time_format(b, snapshot_number(s, "fault_latency_ns", "max")));
 
-	printf("  %-10s", "pages");
+	fprintf(out, "  %-10s", "pages");
 	for (i = 0; i < NR_COLUMNS; i++)
-		printf(" %10s", columns[i].title);
-	putchar('\n');
-	lines++;
+		fprintf(out, " %10s", columns[i].title);
+	fputc('\n', out);
 	for (i = 0; i < NR_ROWS; i++) {
-		print_row(s, NULL, rows[i].title, rows[i].group);
-		lines++;
+		print_row(out, s, NULL, rows[i].title, rows[i].group);
 	}
 	/* What is swapped out now has no rate of its own. */
 	for (i = 1; before && i < NR_ROWS; i++) {
 		snprintf(title, sizeof(title), "%s/s", rows[i].title);
-		print_row(s, before, title, rows[i].group);
-		lines++;
+		print_row(out, s, before, title, rows[i].group);
 	}
-	return lines;
 }
 
-/* Go up over what was printed last and wipe it, on a terminal only. */
-static void wipe(unsigned int lines, bool terminal)
+/* What is shown on a terminal, and written over the next time. */
+struct frame {
+	char *text;
+	size_t len;
+	unsigned int lines; /* shown last */
+};
+
+/* Where to print what is to be shown: on a @terminal that waits for frame_show(). */
+static FILE *frame_begin(struct frame *frame, bool terminal)
 {
-	if (terminal && lines)
-		printf("\033[%uA\033[J", lines);
+	FILE *out = terminal ? open_memstream(&frame->text, &frame->len) : NULL;
+
+	return out ? out : stdout;
+}
+
+/* Lines of the terminal that can be gone up over again. */
+static unsigned int terminal_room(void)
+{
+	struct winsize size;
+
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) || !size.ws_row)
+		return 23;
+	return size.ws_row > 1 ? size.ws_row - 1 : 1;
+}
+
+/*
+ * Over the last one, no line longer than the terminal is wide: one that wrapped would
+ * be two to go up over.  All of it is one write, so that whoever ends us finds the
+ * terminal wrapping again.
+ */
+static void frame_show(struct frame *frame, FILE *out)
+{
+	unsigned int room = terminal_room();
+	char *end;
+
+	if (out == stdout || fclose(out))
+		return;
+	if (frame->lines)
+		printf("\033[%uA\r\033[J", frame->lines);
+	printf("\033[?7l");
+	frame->lines = 0;
+	for (char *line = frame->text; (end = strchr(line, '\n')) && room--; line = end + 1) {
+		fwrite(line, 1, end + 1 - line, stdout);
+		frame->lines++;
+	}
+	printf("\033[?7h");
+	free(frame->text);
 }
 
 static int print_openmetrics(const char *word)
@@ -172,9 +214,10 @@ static int print_openmetrics(const char *word)
 
 static int watch_list(bool json, bool repeat, bool terminal)
 {
+	struct frame frame = { 0 };
 	struct space_list list;
-	unsigned int lines = 0;
 	int status;
+	FILE *out;
 
 	for (;;) {
 		status = spaces_find(&list);
@@ -183,8 +226,9 @@ static int watch_list(bool json, bool repeat, bool terminal)
 		if (json) {
 			status = ls_print_json(&list, repeat);
 		} else {
-			wipe(lines, terminal);
-			lines = ls_print(&list);
+			out = frame_begin(&frame, terminal && repeat);
+			ls_print(out, &list);
+			frame_show(&frame, out);
 		}
 		spaces_free(&list);
 		/* A reader that is gone shows as an error of stdout. */
@@ -198,10 +242,11 @@ static int watch_space(const char *word, bool json, bool repeat, bool terminal)
 {
 	struct json_object *before = NULL;
 	const struct space *space;
+	struct frame frame = { 0 };
 	struct space_list list;
-	unsigned int lines = 0;
 	bool seen = false;
 	int status;
+	FILE *out;
 
 	for (;;) {
 		status = spaces_find(&list);
@@ -220,8 +265,9 @@ static int watch_space(const char *word, bool json, bool repeat, bool terminal)
 		if (json) {
 			print_json(space->snapshot, repeat);
 		} else {
-			wipe(lines, terminal);
-			lines = print_space(space, before);
+			out = frame_begin(&frame, terminal && repeat);
+			print_space(out, space, before);
+			frame_show(&frame, out);
 		}
 		json_object_put(before);
 		before = json_object_get(space->snapshot);
@@ -268,6 +314,9 @@ int cli_stat(int argc, char **argv)
 		return cli_error(CLI_FAILED,
 				 "--openmetrics: there is a --%s, too (drop one of them)",
 				 json ? "json" : "watch");
+	/* So that a frame is one write. */
+	if (terminal)
+		setvbuf(stdout, NULL, _IOFBF, FRAME_MAX);
 	if (metrics && optind + 1 >= argc)
 		return print_openmetrics(argv[optind]);
 	if (optind == argc)

@@ -555,6 +555,34 @@ def top_stopped(t):
     space.end(b"ok live\n")
 
 
+@case("control/watch")
+def watch(t):
+    """What is repeated is written over, also where it is wider and longer than the terminal."""
+    space = live(t, t.size(2))
+    for columns, lines in ((80, 24), (30, 24), (80, 6), (20, 3)):
+        term = Screen(t, [t.vswap, "stat", space.pid], columns, lines)
+        # Twice the same, seconds apart.
+        for _ in range(2):
+            term.expect(r"vmtest  pid")
+            end = time.monotonic() + 1.3
+            while time.monotonic() < end:
+                term.read(0.1)
+        text = term.text()
+        t.check(text.count("vmtest") == 1 and text.count("  memory") == (lines > 2),
+                f"{columns}x{lines}: debris:\n{text}")
+        t.check(lines < 10 or "out/s" in text, f"{columns}x{lines}: not all:\n{text}")
+        t.check(not term.screen.buffer[lines - 1][0].data.strip(), f"no room left:\n{text}")
+        os.write(term.fd, b"\x03")
+        term.close()
+        # DECAWM: as it was found.
+        t.check(7 << 5 in term.screen.mode, "does not wrap any more")
+    # Once is all of it.
+    term = Screen(t, [t.vswap, "stat", "--once", space.pid], 80, 6)
+    term.expect("out +")
+    t.check(term.close() == 0, "failed")
+    space.end(b"ok live\n")
+
+
 @case("control/bar")
 def bar(t):
     """tier rm on a terminal says how far it is."""
