@@ -17,6 +17,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -41,18 +43,88 @@ static struct {
 	struct job *job;    /* in a space of our own, else NULL */
 	int server;	    /* socket of the space we joined, else -1 */
 	const char *socket; /* what the program's agents connect to */
+	char **environ;	    /* for the program, where it is not ours */
 	sigset_t old_mask;
 	struct sigaction old_chld;
 } run = { .server = -1 };
+
+/* ---- the environment -------------------------------------------------- */
+
+/* All of a file, ended by a NUL and to be freed; NULL if it cannot be read. */
+static char *read_whole(int fd, size_t *len)
+{
+	size_t room = 0;
+	char *text = NULL, *more;
+	ssize_t n;
+
+	*len = 0;
+	do {
+		if (*len + 1 >= room) {
+			room = room ? 2 * room : 64 << 10;
+			more = realloc(text, room);
+			if (!more) {
+				free(text);
+				return NULL;
+			}
+			text = more;
+		}
+		n = read(fd, text + *len, room - *len - 1);
+		if (n > 0)
+			*len += n;
+	} while (n > 0);
+	text[*len] = '\0';
+	return text;
+}
+
+/*
+ * Where our file has capabilities the loader took TMPDIR, LD_LIBRARY_PATH and the like
+ * out of our environment, for what they could make us do with those.  The program has
+ * none of them, and is to have all it would have without us.  Of what was taken we
+ * ourselves use TMPDIR, where we may write as our user may, and nothing else.
+ */
+static void restore_environment(void)
+{
+	char *text, *end, *p;
+	size_t len, nr = 0;
+	int fd;
+
+	/* With another's rights it would be for the program, too. */
+	if (!getauxval(AT_SECURE) || getuid() != geteuid() || getgid() != getegid())
+		return;
+	/* Else it is root's to read. */
+	prctl(PR_SET_DUMPABLE, 1);
+	fd = open("/proc/self/environ", O_RDONLY | O_CLOEXEC);
+	prctl(PR_SET_DUMPABLE, 0);
+	if (fd < 0)
+		return;
+	text = read_whole(fd, &len);
+	close(fd);
+	if (!text)
+		return;
+	end = text + len;
+	for (p = text; p < end; p += strlen(p) + 1)
+		nr++;
+	run.environ = calloc(nr + 1, sizeof(*run.environ));
+	nr = 0;
+	for (p = text; run.environ && p < end; p += strlen(p) + 1) {
+		run.environ[nr++] = p;
+		if (!strncmp(p, "TMPDIR=", 7))
+			setenv("TMPDIR", p + 7, 1);
+	}
+}
 
 /* ---- the program ------------------------------------------------------ */
 
 static void child_exec(const struct pager_opts *opts, const char *agent, int report)
 {
-	const char *old = getenv("LD_PRELOAD");
 	char *preload = NULL;
+	const char *old;
 	int err;
 
+	/* Nothing is called any more that this could lead astray before exec drops capabilities. */
+	if (run.environ)
+		environ = run.environ;
+	old = getenv("LD_PRELOAD");
 	sigaction(SIGCHLD, &run.old_chld, NULL);
 	sigprocmask(SIG_SETMASK, &run.old_mask, NULL);
 	if (asprintf(&preload, "%s%s%s", agent, old && *old ? ":" : "", old && *old ? old : "") <
@@ -506,6 +578,7 @@ int pager_run(const struct pager_opts *opts)
 		pager_say("signalfd: %s", strerror(errno));
 		return EXIT_VSWAP;
 	}
+	restore_environment();
 	if (opts->join)
 		return run_joined(opts, sigfd);
 	ret = run_own(opts, sigfd);

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 
-from harness import MIB, Failed, case, is_alive, wait_until
+from harness import MIB, Failed, Skipped, case, is_alive, wait_until
 
 SH = "/bin/sh"
+LIBM = [os.path.join(d, "libm.so.6") for d in ("/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64")]
 
 
 def under(t, *argv, ram="64M"):
@@ -119,8 +120,7 @@ def as_if_alone(t):
 def own_preload(t):
     """A program's own LD_PRELOAD is kept, and is all it sees."""
     t.need_userfaultfd()
-    libs = [os.path.join(d, "libm.so.6") for d in ("/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64")]
-    lib = next((path for path in libs if os.path.exists(path)), None)
+    lib = next((path for path in LIBM if os.path.exists(path)), None)
     t.check(lib, "no library to preload")
     env = dict(os.environ, LD_PRELOAD=lib)
     run = t.run(under(t, "env"), env=env)
@@ -446,6 +446,40 @@ def help_text(t):
         t.check(option.encode() in run.out, f"no {option} in the help", run)
     run = t.run([t.vswap, "--version"])
     t.check(run.status == 0 and run.out.startswith(b"vswap 0."), "no version", run)
+
+
+@case("command/file-capability")
+def file_capability(t):
+    """Of a vswap with cap_sys_ptrace a program has all of the environment, no capability."""
+    t.need_root()
+    top = os.path.dirname(os.path.dirname(t.vswap))
+    os.chmod(t.tmp, 0o777)
+    for name in ("cli", "agent"):
+        os.mkdir(t.path(name))
+    shutil.copy(t.vswap, t.path("cli/vswap"))
+    shutil.copy(os.path.join(top, "agent/vswap-agent.so"), t.path("agent"))
+    if t.run(["setcap", "cap_sys_ptrace+ep", t.path("cli/vswap")]).status:
+        raise Skipped("no setcap, or a file system without capabilities")
+    lib = next((path for path in LIBM if os.path.exists(path)), None)
+    os.mkdir(t.path("temporary"), 0o777)
+    os.chmod(t.path("temporary"), 0o777)
+    env = {"PATH": os.environ["PATH"], "TMPDIR": t.path("temporary"), "LD_LIBRARY_PATH": "/nowhere",
+           "LD_PRELOAD": lib, "TZDIR": "/nowhere", "OTHER": "", "XDG_RUNTIME_DIR": t.tmp}
+    # A device that this user may use, and nobody sees but us.
+    user = ["unshare", "--mount", "sh", "-c", """
+        mknod uffd c $(stat -c '%Hr %Lr' /dev/userfaultfd) && chmod 666 uffd &&
+        mount --bind uffd /dev/userfaultfd && exec "$@" """, "sh",
+            "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    for argv in (["env", "-0"], ["grep", "^Cap", "/proc/self/status"]):
+        alone = t.run([*user, *argv], env=env)
+        os.unlink(t.path("uffd"))
+        paged = t.run([*user, t.path("cli/vswap"), "run", "--ram", "32M", "--stats",
+                       t.path("stats"), "--", *argv], env=env)
+        os.unlink(t.path("uffd"))
+        t.check(alone.status == 0 and alone.out == paged.out and not paged.err,
+                f"{alone}\n{paged}")
+        with open(t.path("stats")) as f:
+            t.check(json.load(f)["tiers"][0]["name"] == t.path("temporary"), "no TMPDIR", paged)
 
 
 @case("command/no-socket")
