@@ -93,7 +93,7 @@ def run_all(t):
 
 @case("bench/relative-dir", timeout=120)
 def relative_dir(t):
-    """A directory that /proc/swaps names otherwise: what is swapped to is switched off there, too."""
+    """A directory that /proc/swaps names otherwise: swap is switched off there, too."""
     t.need_userfaultfd()
     where = "by a link"
     os.mkdir(t.path("with a blank"))

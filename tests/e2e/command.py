@@ -616,8 +616,8 @@ def bad_tier_name(t):
     t.need_userfaultfd()
     for name in (b"\xff\xfe", b"cut off \xc3", b"two\nlines"):
         path = os.path.join(os.fsencode(t.tmp), name)
-        refused(t, 125, t.vswap_run("--tier", os.fsdecode(path + b",size=64M"), "--", "touch", None),
-                "--tier", "UTF-8")
+        refused(t, 125, t.vswap_run("--tier", os.fsdecode(path + b",size=64M"), "--", "touch",
+                                    None), "--tier", "UTF-8")
     path = t.path("\u00e4\u20ac")
     run = t.run(t.vswap_run("--tier", f"{path},size=64M", "--", "true"))
     t.check(run.status == 0 and not run.err, "one in UTF-8 is refused", run)
