@@ -90,8 +90,6 @@ void page_turn(struct vswap_region *r, size_t page, page_t was, page_t p)
 	if (from != to) {
 		if (from)
 			uncount(from, 1);
-		else
-			__atomic_add_fetch(&w->used, 1, __ATOMIC_RELAXED);
 		if (to)
 			count(to, 1);
 		else
@@ -181,6 +179,16 @@ static void region_poison(struct vswap_region *r, size_t page)
 		;
 }
 
+/*
+ * A locked page, NEW, is about to get zeros.  It counts from now on: who finds it there
+ * may say at once that all of the window is not needed, and is not to be told that
+ * nothing is in it.
+ */
+static void window_use(struct vswap_region *r, size_t page)
+{
+	__atomic_add_fetch(&window_of(r, page)->used, 1, __ATOMIC_SEQ_CST);
+}
+
 /* Who waits for a page that is there. */
 static void region_wake(struct vswap_region *r, size_t page)
 {
@@ -233,6 +241,7 @@ static enum fault_result bring(struct vswap_region *r, size_t page, bool pin, pa
 		then = p;
 		break;
 	case PAGE_NEW:
+		window_use(r, page);
 		if (!region_copy(r, page, zeros, 1))
 			result = FAULT_GONE;
 		break;
@@ -302,6 +311,8 @@ unsigned int region_bring_run(struct vswap_region *r, size_t page, unsigned int 
 			page_unlock(&r->page[page + n], p);
 			break;
 		}
+		if (kind == PAGE_NEW)
+			window_use(r, page + n);
 		entry[n] = page_value(p);
 		left[n] = (unsigned int)(p >> PAGE_CLOCK) & 0xff;
 	}

@@ -150,7 +150,7 @@ static inline void page_unlock(page_t *word, page_t p)
 /* Of 2 MiB: where the hand finds nothing it goes on, and so does who ends a region. */
 struct window {
 	u32 present; /* atomic */
-	u32 used;    /* not NEW; atomic */
+	u32 used;    /* not NEW, or about to be; atomic */
 };
 
 /* A batch on its way out.  Slots of staging are given in order, gaps and all. */
@@ -248,7 +248,10 @@ static inline unsigned int region_clock(const struct vswap_region *r)
 			      (__atomic_load_n(&r->ram, __ATOMIC_RELAXED) / 16));
 }
 
-/* A locked page turns from @was into @p: count it, and unlock it. */
+/*
+ * A locked page turns from @was into @p: count it, and unlock it.  Its window has counted
+ * one that was NEW as used.
+ */
 void page_turn(struct vswap_region *r, size_t page, page_t was, page_t p);
 
 /* ---- fault.c --------------------------------------------------------- */

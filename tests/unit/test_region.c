@@ -49,6 +49,20 @@ const char *__tsan_default_options(void)
  */
 static int miscount; /* atomic; every how many-th move */
 static unsigned int miscounted;
+/* A page that was brought in is there, and who brought it is held up: 1, and 2 while he is. */
+static int holdup; /* atomic */
+
+static int copy_held_up(int fd, void *arg)
+{
+	int err = (int)syscall(SYS_ioctl, fd, UFFDIO_COPY, arg), once = 1;
+
+	if (!err && __atomic_compare_exchange_n(&holdup, &once, 2, false, __ATOMIC_SEQ_CST,
+						__ATOMIC_SEQ_CST)) {
+		usleep(50000);
+		__atomic_store_n(&holdup, 0, __ATOMIC_SEQ_CST);
+	}
+	return err;
+}
 
 int ioctl(int fd, unsigned long request, ...)
 {
@@ -61,6 +75,8 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(ap, request);
 	arg = va_arg(ap, void *);
 	va_end(ap);
+	if (request == UFFDIO_COPY && __atomic_load_n(&holdup, __ATOMIC_RELAXED))
+		return copy_held_up(fd, arg);
 	if (request != UFFDIO_MOVE || !every ||
 	    __atomic_add_fetch(&moves, 1, __ATOMIC_RELAXED) % (unsigned int)every)
 		return (int)syscall(SYS_ioctl, fd, request, arg);
@@ -877,6 +893,40 @@ static void *rewrite(void *arg)
 	return NULL;
 }
 
+static void *touch(void *arg)
+{
+	struct worker *w = arg;
+
+	/* Zeros, or what is written meanwhile. */
+	(void)*(volatile char *)at(w->r, w->seed);
+	return NULL;
+}
+
+/* Dropped by who uses it before who brought it in has said so: it is zeros all the same. */
+static void test_drop_at_once(void **state)
+{
+	struct worker w = { 0 };
+	struct vswap *s;
+
+	(void)state;
+	for_each_mode(m)
+	{
+		s = create(0, false);
+		w.r = map(s, SIZE, RAM, modes[m]);
+		/* A window in which there is nothing yet. */
+		w.seed = NR / 2;
+		__atomic_store_n(&holdup, 1, __ATOMIC_SEQ_CST);
+		assert_int_equal(pthread_create(&w.thread, NULL, touch, &w), 0);
+		while (__atomic_load_n(&holdup, __ATOMIC_SEQ_CST) == 1)
+			sched_yield();
+		fill(at(w.r, NR / 2), 3);
+		assert_int_equal(vswap_advise(w.r, vswap_addr(w.r), SIZE, VSWAP_DONTNEED), 0);
+		assert_true(holds(at(w.r, NR / 2), 0));
+		assert_int_equal(pthread_join(w.thread, NULL), 0);
+		vswap_destroy(s);
+	}
+}
+
 /* The handler needs no more stack than it says, with what libc takes of it. */
 static void test_small_stack(void **state)
 {
@@ -934,7 +984,7 @@ int main(void)
 		cmocka_unit_test(test_syscalls),    cmocka_unit_test(test_fork),
 		cmocka_unit_test(test_chain),	    cmocka_unit_test(test_lost),
 		cmocka_unit_test(test_threads),	    cmocka_unit_test(test_miscounted),
-		cmocka_unit_test(test_small_stack),
+		cmocka_unit_test(test_small_stack), cmocka_unit_test(test_drop_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
