@@ -18,8 +18,8 @@
  *	vswap_destroy(s);
  *
  * Unless told otherwise a function may be called from any number of threads at
- * once, may sleep, and returns 0 or a negative errno.  After fork() only the
- * parent may use a store made before it.
+ * once, may sleep, is no cancellation point (pthreads(7)), and returns 0 or a negative
+ * errno.  After fork() only the parent may use a store made before it.
  *
  * vswap_map() puts a store behind memory that a program just uses: a region, of any
  * size, of which some is in memory and the rest in the store (see "regions").

@@ -208,6 +208,7 @@ static int region_start(struct vswap_region *r)
 int vswap_map(struct vswap *s, const struct vswap_region_conf *conf, size_t size,
 	      struct vswap_region **region)
 {
+	NO_CANCEL;
 	struct vswap_region_conf c = { 0 };
 	struct vswap_region *r;
 	int err;
@@ -272,6 +273,7 @@ static void region_free_entries(struct vswap_region *r)
 
 void vswap_unmap(struct vswap_region *r)
 {
+	NO_CANCEL;
 	struct vswap *s;
 
 	if (!r)
@@ -415,6 +417,7 @@ static int dontneed(struct vswap_region *r, size_t first, size_t nr)
 
 int vswap_advise(struct vswap_region *r, void *addr, size_t len, int advice)
 {
+	NO_CANCEL;
 	size_t first, nr;
 	int err = range_of(r, addr, len, &first, &nr);
 
@@ -468,6 +471,7 @@ static void unpin(struct vswap_region *r, size_t first, size_t nr)
 
 int vswap_pin(struct vswap_region *r, void *addr, size_t len)
 {
+	NO_CANCEL;
 	size_t first, nr, more = 0;
 	int err = range_of(r, addr, len, &first, &nr);
 
@@ -505,6 +509,7 @@ int vswap_pin(struct vswap_region *r, void *addr, size_t len)
 
 int vswap_unpin(struct vswap_region *r, void *addr, size_t len)
 {
+	NO_CANCEL;
 	size_t first, nr;
 	int err = range_of(r, addr, len, &first, &nr);
 
@@ -520,6 +525,7 @@ int vswap_unpin(struct vswap_region *r, void *addr, size_t len)
 
 int vswap_set_ram(struct vswap_region *r, uint64_t bytes)
 {
+	NO_CANCEL;
 	size_t ram = bytes / PAGE, before;
 	int err = 0;
 

@@ -75,8 +75,10 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	struct vswap_region *r = info->si_code > 0 ? region_of(addr) : NULL;
 	enum fault_result result = FAULT_GONE;
 
-	if (r)
+	if (r) {
+		NO_CANCEL;
 		result = region_fault(r, (size_t)(addr - r->base) / PAGE);
+	}
 	errno = saved;
 	if (result == FAULT_SERVED)
 		return;

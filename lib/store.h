@@ -29,6 +29,26 @@ struct vswap {
 	unsigned int unchecked; /* pages stored since the pool was looked at; atomic */
 };
 
+/*
+ * A thread of the program that has been cancelled ends in the next call that may wait.
+ * None of ours may be that one: what is locked would stay so.  Each function a program
+ * can enter declares this for as long as it runs.
+ */
+static inline int cancel_off(void)
+{
+	int was;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &was);
+	return was;
+}
+
+static inline void cancel_as_before(const int *was)
+{
+	pthread_setcancelstate(*was, NULL);
+}
+
+#define NO_CANCEL int no_cancel __attribute__((__cleanup__(cancel_as_before))) = cancel_off()
+
 /* Pages that store_pages() takes at once. */
 #define STORE_BATCH 64
 

@@ -158,6 +158,7 @@ struct vswap *vswap_create(const struct vswap_conf *conf, size_t size)
 
 void vswap_destroy(struct vswap *s)
 {
+	NO_CANCEL;
 	struct vswap_tier *t;
 	struct crate *crate;
 
@@ -298,6 +299,7 @@ static int store_batch(struct vswap *s, char *pages, unsigned int nr, vswap_entr
 
 int vswap_store(struct vswap *s, const void *pages, size_t nr, vswap_entry *entries)
 {
+	NO_CANCEL;
 	char *bounce = NULL, *from = (char *)pages;
 	size_t done = 0;
 	int err = 0;
@@ -380,6 +382,7 @@ static int load_batch(struct vswap *s, const vswap_entry *entries, unsigned int 
 
 int vswap_load(struct vswap *s, const vswap_entry *entries, size_t nr, void *pages)
 {
+	NO_CANCEL;
 	char *bounce = NULL, *to = pages;
 	int err = 0, ret;
 
@@ -424,6 +427,7 @@ static unsigned int run_length(const vswap_entry *entries, size_t nr)
 
 int vswap_dup(struct vswap *s, const vswap_entry *entries, size_t nr)
 {
+	NO_CANCEL;
 	size_t done = 0;
 
 	while (done < nr) {
@@ -443,6 +447,7 @@ int vswap_dup(struct vswap *s, const vswap_entry *entries, size_t nr)
 
 void vswap_free(struct vswap *s, const vswap_entry *entries, size_t nr)
 {
+	NO_CANCEL;
 	while (nr) {
 		unsigned int n = run_length(entries, nr);
 
@@ -456,6 +461,7 @@ void vswap_free(struct vswap *s, const vswap_entry *entries, size_t nr)
 
 void vswap_set_pool_limit(struct vswap *s, uint64_t bytes)
 {
+	NO_CANCEL;
 	__atomic_store_n(&s->pool_limit, bytes, __ATOMIC_RELAXED);
 	swap_space_set_pool_limit(s->space, bytes);
 }
@@ -471,11 +477,13 @@ int vswap_set_writeback(struct vswap *s, unsigned int percent)
 
 uint64_t vswap_writeback(struct vswap *s, uint64_t bytes)
 {
+	NO_CANCEL;
 	return swap_writeback(s->space, bytes);
 }
 
 uint64_t vswap_compact(struct vswap *s)
 {
+	NO_CANCEL;
 	return swap_compact(s->space);
 }
 
@@ -484,6 +492,7 @@ uint64_t vswap_compact(struct vswap *s)
 struct vswap_tier *vswap_tier_add(struct vswap *s, const char *path, uint64_t size, int prio,
 				  char *err, size_t errlen)
 {
+	NO_CANCEL;
 	struct vswap_tier *t = calloc(1, sizeof(*t));
 	struct swap_tier_conf conf = { .prio = prio };
 	char line[sizeof(s->message)] = "tier: no memory";
@@ -525,6 +534,7 @@ out:
 
 int vswap_tier_remove(struct vswap *s, struct vswap_tier *tier)
 {
+	NO_CANCEL;
 	int ret = swapoff(s->space, tier->tier, NULL);
 
 	if (ret)
