@@ -123,7 +123,7 @@ void vswap_free(struct vswap *s, const vswap_entry *entries, size_t nr);
  * A page that cannot be had again is SIGBUS for whoever touches it, until VSWAP_DONTNEED
  * makes it anew; its si_code is BUS_MCEERR_AR, if the kernel knows such a thing.
  *
- * vswap_store() and vswap_load() must not be given memory of a region of their store.
+ * vswap_store() and vswap_load() must not be given memory of any region.
  */
 
 /*
@@ -258,8 +258,9 @@ struct vswap_tier *vswap_tier_add(struct vswap *s, const char *path, uint64_t si
 /*
  * Empty a tier and take it out; stores and loads go on meanwhile.  0: gone;
  * -EIO: gone, and pages that could not be read with it; -ENOSPC: what is left
- * has no other place, the tier stays and works.  A tier that is gone must not
- * be named again, so one thread removes it.
+ * has no other place, the tier stays and works; -ENOMEM: nothing was done;
+ * -EINVAL: no tier of this store, or no more.  One that is added later may get
+ * the address of one that is gone.
  */
 int vswap_tier_remove(struct vswap *s, struct vswap_tier *tier);
 

@@ -489,6 +489,31 @@ uint64_t vswap_compact(struct vswap *s)
 
 /* ---- tiers ----------------------------------------------------------- */
 
+/* Take a tier off the store's list.  Is it one of them? */
+static bool tier_unlist(struct vswap *s, const struct vswap_tier *tier)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&s->lock);
+	for (struct vswap_tier **p = &s->tiers; *p; p = &(*p)->next) {
+		if (*p == tier) {
+			*p = tier->next;
+			found = true;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+	return found;
+}
+
+static void tier_list(struct vswap *s, struct vswap_tier *tier)
+{
+	pthread_mutex_lock(&s->lock);
+	tier->next = s->tiers;
+	s->tiers = tier;
+	pthread_mutex_unlock(&s->lock);
+}
+
 struct vswap_tier *vswap_tier_add(struct vswap *s, const char *path, uint64_t size, int prio,
 				  char *err, size_t errlen)
 {
@@ -517,10 +542,7 @@ struct vswap_tier *vswap_tier_add(struct vswap *s, const char *path, uint64_t si
 			snprintf(line, sizeof(line), "tier %s: %s", conf.name, strerror(ret));
 		goto out;
 	}
-	pthread_mutex_lock(&s->lock);
-	t->next = s->tiers;
-	s->tiers = t;
-	pthread_mutex_unlock(&s->lock);
+	tier_list(s, t);
 	return t;
 out:
 	store_says(s, 0, "%s", line);
@@ -535,22 +557,21 @@ out:
 int vswap_tier_remove(struct vswap *s, struct vswap_tier *tier)
 {
 	NO_CANCEL;
-	int ret = swapoff(s->space, tier->tier, NULL);
+	int ret;
 
+	/* Off the list first, so that of two who remove it one is told so. */
+	if (!tier_unlist(s, tier))
+		return store_says(s, -EINVAL, "tier: not one of this store (any more)");
+	ret = swapoff(s->space, tier->tier, NULL);
 	if (ret)
 		store_says(s, ret, "tier %s: %s", tier->store->name,
-			   ret == -EIO ? "pages that could not be read are lost with it" :
-					 "what is left on it has no other place (add one)");
-	if (ret && ret != -EIO)
+			   ret == -EIO	  ? "pages that could not be read are lost with it" :
+			   ret == -ENOMEM ? "no memory" :
+					    "what is left on it has no other place (add one)");
+	if (ret && ret != -EIO) {
+		tier_list(s, tier);
 		return ret;
-	pthread_mutex_lock(&s->lock);
-	for (struct vswap_tier **p = &s->tiers; *p; p = &(*p)->next) {
-		if (*p == tier) {
-			*p = tier->next;
-			break;
-		}
 	}
-	pthread_mutex_unlock(&s->lock);
 	tier_close(tier->store);
 	free(tier);
 	return ret;

@@ -329,6 +329,25 @@ static void test_sizes(void **state)
 	assert_non_null(strchr(vswap_version(), '.'));
 }
 
+/* What is no tier of the store, or no more, is said to be none. */
+static void test_no_tier(void **state)
+{
+	struct vswap *s = create(0), *other = create(0);
+	struct vswap_tier *mine = add_temp(s, 8 * MIB), *theirs = add_temp(other, 8 * MIB);
+	char line[256];
+
+	(void)state;
+	assert_int_equal(vswap_tier_remove(s, NULL), -EINVAL);
+	assert_int_equal(vswap_tier_remove(s, theirs), -EINVAL);
+	vswap_message(s, line, sizeof(line));
+	assert_non_null(strstr(line, "not one of this store"));
+	assert_int_equal(vswap_tier_remove(s, mine), 0);
+	assert_int_equal(vswap_tier_remove(s, mine), -EINVAL);
+	assert_int_equal(vswap_tier_remove(other, theirs), 0);
+	vswap_destroy(s);
+	vswap_destroy(other);
+}
+
 /* The library shows its interface and nothing of what it is made of. */
 static void test_symbols(void **state)
 {
@@ -514,7 +533,8 @@ int main(void)
 		cmocka_unit_test(test_owners),	   cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_age_order),  cmocka_unit_test(test_read_error),
 		cmocka_unit_test(test_sizes),	   cmocka_unit_test(test_symbols),
-		cmocka_unit_test(test_threads),	   cmocka_unit_test(test_shared),
+		cmocka_unit_test(test_no_tier),	   cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_shared),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
