@@ -109,8 +109,9 @@ void vswap_free(struct vswap *s, const vswap_entry *entries, size_t nr);
 /*
  * A region is memory like any other, but for: system calls (below); fork(), whose
  * child does not have it; mlock(), mlockall(), madvise(), mprotect(), mremap() and
- * munmap(), which are not for it; and descriptors: a program must not close those it
- * did not open.
+ * munmap(), which are not for it; descriptors: a program must not close those it
+ * did not open; and signals: a handler of an asynchronous one must not touch it, for
+ * it may have come in the middle of a call of the library, and would wait for that.
  *
  * Each page is in memory, counted against the region's ram, or in the store, counted
  * against the limit of the store's pool or on its tiers; the two limits have nothing to
@@ -287,8 +288,9 @@ void vswap_stat(struct vswap *s, struct vswap_stat *st, size_t size);
 
 /*
  * What goes wrong behind a call's back (a tier that fails, say) is a line of
- * text, for the whole process: @sink gets it, newline and all, from any thread.
- * NULL, and the start: to stderr.  Call it before there is a store.
+ * text, for the whole process: @sink gets it, newline and all, from any thread,
+ * which may hold locks of the library: it must touch no region, and call nothing
+ * of this.  NULL, and the start: to stderr.  Call it before there is a store.
  */
 void vswap_log(void (*sink)(const char *line));
 

@@ -6,9 +6,11 @@
  * first to the last.  What is not ours goes to the one that was there before.
  *
  * Such a signal comes out of the instruction that touched the page and nowhere else.
- * So the thread holds no lock of this library, which touches no region itself, and the
- * handler may take them as any other function may.  All signals are blocked in it: a
- * handler of the program's that came between could want the very page it has locked.
+ * This library touches no region itself, and a handler of an asynchronous signal, which
+ * may have come in the middle of one of its calls, must not (vswap.h).  So the thread
+ * holds no lock of ours, and the handler may take them as any other function may.  All
+ * signals are blocked in it, so that a handler that touches one all the same does not
+ * come between and want the very page it has locked.
  */
 #include <errno.h>
 #include <signal.h>

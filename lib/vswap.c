@@ -196,14 +196,15 @@ int store_says(struct vswap *s, int err, const char *fmt, ...)
 
 size_t vswap_message(struct vswap *s, char *line, size_t len)
 {
-	size_t n;
+	char message[sizeof(s->message)];
 
+	/* @line may be in a region: a fault there takes the lock. */
 	pthread_mutex_lock(&s->lock);
-	n = strlen(s->message);
-	if (len)
-		snprintf(line, len, "%s", s->message);
+	memcpy(message, s->message, sizeof(message));
 	pthread_mutex_unlock(&s->lock);
-	return n;
+	if (len)
+		snprintf(line, len, "%s", message);
+	return strlen(message);
 }
 
 /* ---- pages ----------------------------------------------------------- */

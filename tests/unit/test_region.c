@@ -486,6 +486,26 @@ static void test_no_room(void **state)
 	}
 }
 
+/* What the library writes for the program may be in a region, at a page that is not there. */
+static void test_message(void **state)
+{
+	struct vswap_region *r;
+	struct vswap *s;
+
+	(void)state;
+	for_each_mode(m)
+	{
+		s = create(0, false);
+		r = map(s, SIZE, RAM, modes[m]);
+		fill(at(r, 0), 4);
+		assert_int_equal(vswap_advise(r, at(r, 0), PAGE, VSWAP_COLD), 0);
+		assert_int_equal(vswap_set_ram(r, PAGE), -EINVAL);
+		vswap_message(s, at(r, 0), PAGE);
+		assert_string_equal(at(r, 0), "ram: 1024 KiB at least");
+		vswap_destroy(s);
+	}
+}
+
 static void test_arguments(void **state)
 {
 	struct vswap_region_conf conf = { .size = SIZE, .ram = RAM };
@@ -1032,7 +1052,7 @@ int main(void)
 		cmocka_unit_test(test_chain),	    cmocka_unit_test(test_lost),
 		cmocka_unit_test(test_threads),	    cmocka_unit_test(test_miscounted),
 		cmocka_unit_test(test_small_stack), cmocka_unit_test(test_drop_at_once),
-		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_cancel),	    cmocka_unit_test(test_message),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
