@@ -16,6 +16,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include <linux/bug.h>
@@ -376,6 +377,22 @@ static void stream_ends(struct vswap_region *r, size_t expected, size_t next)
 	__atomic_store_n(&r->streams_busy, 0, __ATOMIC_RELEASE);
 }
 
+/*
+ * A page that is there and faults, in a handler of SIGBUS: another was faster, or it is
+ * the memory that is bad, or the kernel's own swap that failed.  Then trying again would
+ * be for ever.
+ */
+static bool is_readable(struct vswap_region *r, size_t page)
+{
+	page_t p = page_lock(&r->page[page]);
+	bool bad = page_state(p) == PAGE_PRESENT &&
+		   madvise(page_addr(r, page), PAGE, MADV_POPULATE_READ) &&
+		   (errno == EFAULT || errno == EHWPOISON);
+
+	page_unlock(&r->page[page], p);
+	return !bad;
+}
+
 enum fault_result region_fault(struct vswap_region *r, size_t page)
 {
 	page_t was;
@@ -390,6 +407,8 @@ enum fault_result region_fault(struct vswap_region *r, size_t page)
 		return result;
 	if (kind != PAGE_PRESENT)
 		count(&r->count.faults, 1);
+	else if (r->flags & VSWAP_REGION_SIGBUS && !is_readable(r, page))
+		return FAULT_GONE;
 	if (kind == PAGE_STAGED) {
 		count(&r->count.recalled, 1);
 	} else if (kind == PAGE_NEW || kind == PAGE_STORED) {

@@ -259,7 +259,7 @@ void page_turn(struct vswap_region *r, size_t page, page_t was, page_t p);
 enum fault_result {
 	FAULT_SERVED, /* or it was there */
 	FAULT_LOST,
-	FAULT_GONE, /* the process is ending */
+	FAULT_GONE, /* the process is ending, or memory is bad: not ours to mend */
 };
 
 /* Bring a page in, and its neighbours if it looks as if they are next. */

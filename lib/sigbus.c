@@ -46,16 +46,18 @@ static void chain(int sig, siginfo_t *info, void *context)
 	const struct sigaction *sa = &bus.before;
 	const ucontext_t *uc = context;
 	sigset_t set = uc->uc_sigmask, old;
+	/* By no access of this thread. */
+	bool sent = info->si_code <= 0 || info->si_code == BUS_MCEERR_AO;
 
 	if (!(sa->sa_flags & SA_SIGINFO) &&
 	    (sa->sa_handler == SIG_DFL || sa->sa_handler == SIG_IGN)) {
 		struct sigaction dfl = { .sa_handler = SIG_DFL };
 
-		if (sa->sa_handler == SIG_IGN && info->si_code <= 0)
+		if (sa->sa_handler == SIG_IGN && sent)
 			return;
 		/* The access is done again, and ends the process; so does what is sent. */
 		sigaction(sig, &dfl, NULL);
-		if (info->si_code <= 0)
+		if (sent)
 			raise(sig);
 		return;
 	}
@@ -74,7 +76,8 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	int saved = errno;
 	const char *addr = info->si_addr;
-	struct vswap_region *r = info->si_code > 0 ? region_of(addr) : NULL;
+	/* BUS_MCEERR_...: memory is bad, or a page is marked as lost, which is for others, too. */
+	struct vswap_region *r = info->si_code == BUS_ADRERR ? region_of(addr) : NULL;
 	enum fault_result result = FAULT_GONE;
 
 	if (r) {

@@ -91,6 +91,20 @@ int ioctl(int fd, unsigned long request, ...)
 	return -1;
 }
 
+/* What the kernel says of the program's page, if it cannot be had: its own swap failed, say. */
+static int unreadable; /* atomic; errno */
+
+int madvise(void *addr, size_t len, int advice)
+{
+	int err = __atomic_load_n(&unreadable, __ATOMIC_RELAXED);
+
+	if (advice == MADV_POPULATE_READ && err) {
+		errno = err;
+		return -1;
+	}
+	return (int)syscall(SYS_madvise, addr, len, advice);
+}
+
 /* ---- helpers --------------------------------------------------------- */
 
 static struct vswap *create(uint64_t pool_limit, bool tier)
@@ -696,6 +710,54 @@ static void test_chain(void **state)
 	close(fd);
 }
 
+/* As the kernel does it, for one that touches @addr. */
+static void raise_sigbus(int code, void *addr)
+{
+	siginfo_t info = { .si_signo = SIGBUS, .si_code = code };
+
+	info.si_addr = addr;
+	assert_int_equal(
+		syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), SIGBUS, &info), 0);
+}
+
+/* What is wrong with memory itself is not ours to mend, and not to be passed over. */
+static void test_bad_memory(void **state)
+{
+	static const struct {
+		int code, err;
+		bool passed_on;
+	} kinds[] = {
+		{ BUS_ADRERR, 0, false }, /* another was faster to bring it */
+		{ BUS_ADRERR, EFAULT, true },  { BUS_ADRERR, EHWPOISON, true },
+		{ BUS_ADRERR, EAGAIN, false }, { BUS_MCEERR_AR, 0, true },
+		{ BUS_MCEERR_AO, 0, true },
+	};
+	struct vswap *s = create(0, true);
+	struct vswap_region *r;
+	struct sigaction before;
+
+	(void)state;
+	catch_sigbus(&before);
+	r = map(s, SIZE, RAM, VSWAP_REGION_SIGBUS);
+	fill(at(r, 3), 3);
+	for (unsigned int i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+		signals = 0;
+		__atomic_store_n(&unreadable, kinds[i].err, __ATOMIC_RELAXED);
+		if (!sigsetjmp(jump, 1))
+			raise_sigbus(kinds[i].code, at(r, 3));
+		__atomic_store_n(&unreadable, 0, __ATOMIC_RELAXED);
+		assert_int_equal(signals, kinds[i].passed_on);
+		if (kinds[i].passed_on)
+			assert_int_equal(sig_code, kinds[i].code);
+	}
+	/* Nothing is locked by that. */
+	assert_true(holds(at(r, 3), 3));
+	assert_int_equal(vswap_advise(r, at(r, 0), SIZE, VSWAP_COLD), 0);
+	assert_true(holds(at(r, 3), 3));
+	vswap_destroy(s);
+	assert_int_equal(sigaction(SIGBUS, &before, NULL), 0);
+}
+
 /* A page whose tier has lost it is SIGBUS, its neighbours are what they were. */
 static void test_lost(void **state)
 {
@@ -1053,6 +1115,7 @@ int main(void)
 		cmocka_unit_test(test_threads),	    cmocka_unit_test(test_miscounted),
 		cmocka_unit_test(test_small_stack), cmocka_unit_test(test_drop_at_once),
 		cmocka_unit_test(test_cancel),	    cmocka_unit_test(test_message),
+		cmocka_unit_test(test_bad_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
