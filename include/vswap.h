@@ -250,8 +250,8 @@ uint64_t vswap_compact(struct vswap *s);
  * becomes a nameless file on that filesystem; NULL is a temporary file under
  * $TMPDIR or /var/tmp, made when it is first needed.  What holds data is
  * refused.  A higher @prio is used first.
- * Returns the tier, which belongs to the store; or NULL with one line in @err
- * (may be NULL) that says why and what to do.
+ * Returns the tier, which belongs to the store; or NULL with errno set, and one
+ * line in @err (may be NULL) that says why and what to do.
  */
 struct vswap_tier *vswap_tier_add(struct vswap *s, const char *path, uint64_t size, int prio,
 				  char *err, size_t errlen);

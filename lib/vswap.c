@@ -522,13 +522,15 @@ struct vswap_tier *vswap_tier_add(struct vswap *s, const char *path, uint64_t si
 	struct vswap_tier *t = calloc(1, sizeof(*t));
 	struct swap_tier_conf conf = { .prio = prio };
 	char line[sizeof(s->message)] = "tier: no memory";
-	int ret = 0;
+	int ret = ENOMEM;
 
 	if (!t)
 		goto out;
 	t->store = tier_open(&(struct tier_opts){ .path = path, .size = size }, line, sizeof(line));
-	if (!t->store)
+	if (!t->store) {
+		ret = errno;
 		goto out;
+	}
 	conf.name = t->store->name;
 	conf.ops = t->store->ops;
 	conf.priv = t->store->priv;
@@ -552,6 +554,7 @@ out:
 	if (t)
 		tier_close(t->store);
 	free(t);
+	errno = ret;
 	return NULL;
 }
 

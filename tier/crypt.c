@@ -389,7 +389,7 @@ int tier_crypt(struct tier *t, struct tier *inner, char *err, size_t errlen)
 	const char *why = NULL;
 
 	if (!c)
-		return tier_say(err, errlen, "tier %s: %s", inner->name, strerror(ENOMEM));
+		return tier_say(err, errlen, ENOMEM, "tier %s: %s", inner->name, strerror(ENOMEM));
 	pthread_mutex_lock(&engine.lock);
 	if (!engine.users)
 		why = engine_start();
@@ -400,7 +400,7 @@ int tier_crypt(struct tier *t, struct tier *inner, char *err, size_t errlen)
 	pthread_mutex_unlock(&engine.lock);
 	if (why) {
 		free(c);
-		return tier_say(err, errlen, "tier %s: encryption: %s", inner->name, why);
+		return tier_say(err, errlen, ENOSYS, "tier %s: encryption: %s", inner->name, why);
 	}
 	c->inner = inner;
 	*t = *inner;

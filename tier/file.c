@@ -226,31 +226,34 @@ static int open_there(struct tier_file *t, const struct stat *st, char *err, siz
 	int fd;
 
 	if (S_ISDIR(st->st_mode))
-		return tier_say(err, len, "tier %s: is a directory (name a file in it, with size=)",
-				path);
+		return tier_say(err, len, EISDIR,
+				"tier %s: is a directory (name a file in it, with size=)", path);
 	if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
-		return tier_say(err, len, "tier %s: not a file or block device (name one)", path);
+		return tier_say(err, len, EINVAL, "tier %s: not a file or block device (name one)",
+				path);
 	t->kind = S_ISBLK(st->st_mode) ? BLOCK : REGULAR;
 
 	/* On a device O_EXCL keeps out, and is kept out by, mounts, swap, RAID and others. */
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | (t->kind == BLOCK ? O_EXCL : 0));
 	if (fd < 0 && errno == EBUSY)
-		return tier_say(err, len,
+		return tier_say(err, len, EBUSY,
 				"tier %s: in use (unmount it, swapoff it, or name another)", path);
 	if (fd < 0 && errno == EROFS)
-		return tier_say(err, len, "tier %s: read-only file system (name a path on another)",
-				path);
+		return tier_say(err, len, EROFS,
+				"tier %s: read-only file system (name a path on another)", path);
 	if (fd < 0)
-		return tier_say(err, len, "tier %s: cannot be written: %s (name one you may write)",
-				path, strerror(errno));
+		return tier_say(err, len, errno,
+				"tier %s: cannot be written: %s (name one you may write)", path,
+				strerror(errno));
 	if (fstat(fd, &now) || now.st_dev != st->st_dev || now.st_ino != st->st_ino) {
 		close(fd);
-		return tier_say(err, len, "tier %s: was replaced just now (try again)", path);
+		return tier_say(err, len, EAGAIN, "tier %s: was replaced just now (try again)",
+				path);
 	}
 	if (t->kind == REGULAR && flock(fd, LOCK_EX | LOCK_NB)) {
 		close(fd);
-		return tier_say(err, len, "tier %s: in use by another vswap (give each its own)",
-				path);
+		return tier_say(err, len, EBUSY,
+				"tier %s: in use by another vswap (give each its own)", path);
 	}
 	return fd;
 }
@@ -263,32 +266,34 @@ static int settle_size(struct tier_file *t, int fd, const struct stat *st, u64 s
 	char a[32], b[32];
 
 	if (t->kind == BLOCK && ioctl(fd, BLKGETSIZE64, &have))
-		return tier_say(err, len, "tier %s: size unknown: %s (name another)", t->name,
-				strerror(errno));
+		return tier_say(err, len, errno, "tier %s: size unknown: %s (name another)",
+				t->name, strerror(errno));
 	t->old_size = have;
 	t->size = (size ? size : have) & ~(u64)(SWAP_PAGE_SIZE - 1);
 	if (!t->size)
-		return tier_say(err, len, "tier %s: is empty (give it a size: %s,size=SIZE)",
-				t->name, t->name);
+		return tier_say(err, len, EINVAL,
+				"tier %s: is empty (give it a size: %s,size=SIZE)", t->name,
+				t->name);
 	if (t->size < TIER_FILE_MIN)
-		return tier_say(err, len, "tier %s: %s is too small (at least %s)", t->name,
+		return tier_say(err, len, EINVAL, "tier %s: %s is too small (at least %s)", t->name,
 				tier_human(size ? size : have, a), tier_human(TIER_FILE_MIN, b));
 	if (t->kind == BLOCK) {
 		if (t->size > have)
-			return tier_say(err, len, "tier %s: has only %s (give a smaller size=)",
-					t->name, tier_human(have, a));
+			return tier_say(err, len, EINVAL,
+					"tier %s: has only %s (give a smaller size=)", t->name,
+					tier_human(have, a));
 		return 0;
 	}
 	if (t->size > size_limit())
 		return tier_say(
-			err, len,
+			err, len, EFBIG,
 			"tier %s: files may not be larger than %s here (ulimit -f, or size=)",
 			t->name, tier_human(size_limit(), a));
 	held = (u64)st->st_blocks * 512;
 	avail = free_bytes(fd, &total);
 	t->reserved = have && held >= have;
 	if (t->size > held && t->size - held > avail)
-		return tier_say(err, len,
+		return tier_say(err, len, ENOSPC,
 				"tier %s: only %s free on its file system (give a smaller size=)",
 				t->name, tier_human(avail + held, a));
 	return 0;
@@ -298,10 +303,10 @@ static int settle_size(struct tier_file *t, int fd, const struct stat *st, u64 s
 static int refuse_data(const struct tier_file *t, enum head_content c, char *err, size_t len)
 {
 	if (c == HEAD_UNREADABLE)
-		return tier_say(err, len, "tier %s: cannot be read: %s (name another)", t->name,
-				strerror(errno));
+		return tier_say(err, len, errno, "tier %s: cannot be read: %s (name another)",
+				t->name, strerror(errno));
 	if (c == HEAD_DATA)
-		return tier_say(err, len,
+		return tier_say(err, len, EINVAL,
 				"tier %s: holds data (if it may be overwritten: mkswap %s)",
 				t->name, t->name);
 	return 0;
@@ -315,8 +320,8 @@ static int take_over(struct tier_file *t, int fd, enum head_content c, char *err
 	t->base = HEAD_BYTES;
 	/* The kernel turns this down on a file it swaps to; otherwise it is optional. */
 	if (c != HEAD_EMPTY && t->kind == REGULAR && wipe(t, fd, HEAD_BYTES) && errno == ETXTBSY)
-		return tier_say(err, len, "tier %s: the kernel swaps to it (swapoff it first)",
-				t->name);
+		return tier_say(err, len, EBUSY,
+				"tier %s: the kernel swaps to it (swapoff it first)", t->name);
 	if (t->kind == REGULAR && t->size > t->old_size)
 		ret = ftruncate(fd, (off_t)t->size);
 	if (!ret && c != HEAD_SWAP) {
@@ -324,8 +329,8 @@ static int take_over(struct tier_file *t, int fd, enum head_content c, char *err
 		ret = write_head(fd);
 	}
 	if (ret)
-		return tier_say(err, len, "tier %s: cannot be written: %s (name another)", t->name,
-				strerror(errno));
+		return tier_say(err, len, errno, "tier %s: cannot be written: %s (name another)",
+				t->name, strerror(errno));
 	return 0;
 }
 
@@ -339,34 +344,36 @@ static int open_new(struct tier_file *t, u64 size, char *err, size_t len)
 	int ret;
 
 	if (!dir)
-		return tier_say(err, len, "tier %s: %s", t->name, strerror(ENOMEM));
+		return tier_say(err, len, ENOMEM, "tier %s: %s", t->name, strerror(ENOMEM));
 	t->dirfd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	free(dir);
 	if (t->dirfd < 0)
-		return tier_say(err, len, "tier %s: its directory: %s (make it first)", t->name,
-				strerror(errno));
+		return tier_say(err, len, errno, "tier %s: its directory: %s (make it first)",
+				t->name, strerror(errno));
 	if (!size)
-		return tier_say(err, len, "tier %s: does not exist (to have it made: %s,size=SIZE)",
-				t->name, t->name);
+		return tier_say(err, len, ENOENT,
+				"tier %s: does not exist (to have it made: %s,size=SIZE)", t->name,
+				t->name);
 	if (size < TIER_FILE_MIN)
-		return tier_say(err, len, "tier %s: %s is too small (at least %s)", t->name,
+		return tier_say(err, len, EINVAL, "tier %s: %s is too small (at least %s)", t->name,
 				tier_human(size, a), tier_human(TIER_FILE_MIN, b));
 	t->size = size & ~(u64)(SWAP_PAGE_SIZE - 1);
 	if (t->size > size_limit())
 		return tier_say(
-			err, len,
+			err, len, EFBIG,
 			"tier %s: files may not be larger than %s here (ulimit -f, or size=)",
 			t->name, tier_human(size_limit(), a));
 	avail = free_bytes(t->dirfd, &total);
 	if (t->size > avail)
-		return tier_say(err, len,
+		return tier_say(err, len, ENOSPC,
 				"tier %s: only %s free on its file system (give a smaller size=)",
 				t->name, tier_human(avail, a));
 	t->in_memory = fd_in_memory(t->dirfd);
 	ret = make_nameless(t);
 	if (ret)
-		return tier_say(err, len, "tier %s: cannot be made: %s (name a path you may write)",
-				t->name, strerror(-ret));
+		return tier_say(err, len, -ret,
+				"tier %s: cannot be made: %s (name a path you may write)", t->name,
+				strerror(-ret));
 	return 0;
 }
 
@@ -398,14 +405,15 @@ struct tier_file *tier_file_open(const char *path, u64 size, char *err, size_t e
 	int fd, ret;
 
 	if (!t) {
-		tier_say(err, errlen, "tier %s: %s", path, strerror(ENOMEM));
+		tier_say(err, errlen, ENOMEM, "tier %s: %s", path, strerror(ENOMEM));
 		return NULL;
 	}
 	if (stat(path, &st)) {
 		if (errno == ENOENT)
 			ret = open_new(t, size, err, errlen);
 		else
-			ret = tier_say(err, errlen, "tier %s: %s (name a path you may write)", path,
+			ret = tier_say(err, errlen, errno,
+				       "tier %s: %s (name a path you may write)", path,
 				       strerror(errno));
 		goto out;
 	}
@@ -469,7 +477,7 @@ struct tier_file *tier_file_temp(u64 size, char *err, size_t errlen)
 		other = open_dir(var_tmp);
 		if (other < 0 && fd < 0) {
 			tier_say(
-				err, errlen,
+				err, errlen, errno,
 				"temporary file in %s: %s (set TMPDIR, or give --tier or --no-tier)",
 				var_tmp, strerror(errno));
 			return NULL;
@@ -485,7 +493,7 @@ struct tier_file *tier_file_temp(u64 size, char *err, size_t errlen)
 	}
 	t = tier_new(dir);
 	if (!t) {
-		tier_say(err, errlen, "temporary file in %s: %s", dir, strerror(ENOMEM));
+		tier_say(err, errlen, ENOMEM, "temporary file in %s: %s", dir, strerror(ENOMEM));
 		close(fd);
 		return NULL;
 	}
@@ -502,7 +510,7 @@ struct tier_file *tier_file_temp(u64 size, char *err, size_t errlen)
 	t->size = size & ~(u64)(SWAP_PAGE_SIZE - 1);
 	if (t->size < TIER_FILE_MIN) {
 		tier_say(
-			err, errlen,
+			err, errlen, ENOSPC,
 			"temporary file in %s: only %s free (set TMPDIR, or give --tier or --no-tier)",
 			dir, tier_human(t->size, a));
 		tier_file_close(t);
@@ -513,6 +521,8 @@ struct tier_file *tier_file_temp(u64 size, char *err, size_t errlen)
 
 void tier_file_close(struct tier_file *t)
 {
+	int why = errno; /* of one that could not be opened */
+
 	if (!t)
 		return;
 	/* Where the bytes cannot be dropped the head stays too, and says what they are. */
@@ -527,6 +537,7 @@ void tier_file_close(struct tier_file *t)
 	pthread_mutex_destroy(&t->lock);
 	free(t->name);
 	free(t);
+	errno = why;
 }
 
 /* ---- the tier -------------------------------------------------------- */

@@ -782,23 +782,24 @@ static int look_over(struct tier_nbd *t, struct nbd_handle *h, u64 size, char *e
 	int ret;
 
 	if (have < 0)
-		return tier_say(err, len, "tier %s: %s (name another export)", t->uri, nbd_why());
+		return tier_say(err, len, EINVAL, "tier %s: %s (name another export)", t->uri,
+				nbd_why());
 	if (nbd.is_read_only(h) != 0)
-		return tier_say(err, len,
+		return tier_say(err, len, EROFS,
 				"tier %s: the export is read-only (name one that can be written)",
 				t->uri);
 	if (block > (int64_t)SWAP_PAGE_SIZE)
-		return tier_say(err, len,
+		return tier_say(err, len, EINVAL,
 				"tier %s: its blocks are of %s, larger than a page (name another)",
 				t->uri, tier_human((u64)block, a));
 	t->size = (size ? size : (u64)have) & ~(u64)(SWAP_PAGE_SIZE - 1);
 	if (t->size < TIER_FILE_MIN)
-		return tier_say(err, len, "tier %s: %s is too small (at least %s)", t->uri,
+		return tier_say(err, len, EINVAL, "tier %s: %s is too small (at least %s)", t->uri,
 				tier_human(size ? size : (u64)have, a),
 				tier_human(TIER_FILE_MIN, b));
 	if (t->size > (u64)have)
-		return tier_say(err, len, "tier %s: has only %s (give a smaller size=)", t->uri,
-				tier_human((u64)have, a));
+		return tier_say(err, len, EINVAL, "tier %s: has only %s (give a smaller size=)",
+				t->uri, tier_human((u64)have, a));
 	t->max_pages = CMD_PAGES;
 	if (most > 0 && (u64)most / SWAP_PAGE_SIZE < CMD_PAGES)
 		t->max_pages = most < (int64_t)SWAP_PAGE_SIZE ? 1 : most / SWAP_PAGE_SIZE;
@@ -807,10 +808,11 @@ static int look_over(struct tier_nbd *t, struct nbd_handle *h, u64 size, char *e
 	what = head_look(read_at, &s, t->size);
 	switch (what) {
 	case HEAD_UNREADABLE:
-		return tier_say(err, len, "tier %s: cannot be read: %s (name another export)",
-				t->uri, strerror(errno));
+		return tier_say(err, len, errno,
+				"tier %s: cannot be read: %s (name another export)", t->uri,
+				strerror(errno));
 	case HEAD_DATA:
-		return tier_say(err, len,
+		return tier_say(err, len, EINVAL,
 				"tier %s: holds data (name an export that is empty, or mkswap it)",
 				t->uri);
 	default:
@@ -818,8 +820,8 @@ static int look_over(struct tier_nbd *t, struct nbd_handle *h, u64 size, char *e
 	}
 	ret = claim(t, h);
 	if (ret == -EBUSY)
-		return tier_say(err, len, "tier %s: in use by another vswap (give each its own)",
-				t->uri);
+		return tier_say(err, len, EBUSY,
+				"tier %s: in use by another vswap (give each its own)", t->uri);
 	if (!ret && what == HEAD_SWAP) {
 		ret = single(t, h, READ, t->head, SWAP_PAGE_SIZE, 0);
 	} else if (!ret) {
@@ -827,8 +829,9 @@ static int look_over(struct tier_nbd *t, struct nbd_handle *h, u64 size, char *e
 		ret = single(t, h, WRITE, t->head, SWAP_PAGE_SIZE, 0);
 	}
 	if (ret)
-		return tier_say(err, len, "tier %s: cannot be written: %s (name another export)",
-				t->uri, strerror(-ret));
+		return tier_say(err, len, -ret,
+				"tier %s: cannot be written: %s (name another export)", t->uri,
+				strerror(-ret));
 	return 0;
 }
 
@@ -876,18 +879,19 @@ struct tier_nbd *tier_nbd_open(const char *uri, u64 size, unsigned int timeout, 
 	int ret;
 
 	if (missing) {
-		tier_say(err, errlen, "tier %s: libnbd: %s (install libnbd0)", uri, missing);
+		tier_say(err, errlen, ENOSYS, "tier %s: libnbd: %s (install libnbd0)", uri,
+			 missing);
 		return NULL;
 	}
 	t = nbd_new(uri, timeout);
 	if (!t) {
-		tier_say(err, errlen, "tier %s: %s", uri, strerror(ENOMEM));
+		tier_say(err, errlen, ENOMEM, "tier %s: %s", uri, strerror(ENOMEM));
 		return NULL;
 	}
 	t->h = dial(t, why, sizeof(why));
 	if (!t->h) {
-		tier_say(err, errlen, "tier %s: %s (is the server running, the address right?)",
-			 uri, why);
+		tier_say(err, errlen, ENOTCONN,
+			 "tier %s: %s (is the server running, the address right?)", uri, why);
 		goto fail;
 	}
 	if (look_over(t, t->h, size, err, errlen))
@@ -896,7 +900,7 @@ struct tier_nbd *tier_nbd_open(const char *uri, u64 size, unsigned int timeout, 
 	ret = start_thread(t);
 	if (!ret)
 		return t;
-	tier_say(err, errlen, "tier %s: %s (see 'ulimit -u')", uri, strerror(ret));
+	tier_say(err, errlen, ret, "tier %s: %s (see 'ulimit -u')", uri, strerror(ret));
 fail:
 	tier_nbd_close(t);
 	return NULL;
@@ -921,6 +925,8 @@ static void leave(struct tier_nbd *t)
 
 void tier_nbd_close(struct tier_nbd *t)
 {
+	int why = errno; /* of one that could not be opened */
+
 	if (!t)
 		return;
 	if (t->running) {
@@ -947,6 +953,7 @@ void tier_nbd_close(struct tier_nbd *t)
 	pthread_mutex_destroy(&t->lock);
 	free(t->uri);
 	free(t);
+	errno = why;
 }
 
 u64 tier_nbd_slots(const struct tier_nbd *t)

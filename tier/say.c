@@ -2,18 +2,20 @@
 /*
  * Reasons, for the one line a user sees.
  */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "say.h"
 
-int tier_say(char *err, size_t len, const char *fmt, ...)
+int tier_say(char *err, size_t len, int num, const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(err, len, fmt, ap);
 	va_end(ap);
+	errno = num;
 	return -1;
 }
 

@@ -9,8 +9,9 @@
 
 #include "../core/swap.h"
 
-/* As snprintf(), and always -1. */
-int tier_say(char *err, size_t len, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* As snprintf(); sets errno to @num, and is always -1. */
+int tier_say(char *err, size_t len, int num, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
 /* "1.5 GiB", in @buf. */
 const char *tier_human(u64 bytes, char buf[32]);
 

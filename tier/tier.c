@@ -69,12 +69,13 @@ static int open_any(struct tier *t, const struct tier_opts *opts, char *err, siz
 	if (opts->path && tier_nbd_uri(opts->path))
 		return open_nbd(t, opts, err, len);
 	if (opts->path && is_address(opts->path))
-		return tier_say(err, len,
+		return tier_say(err, len, EINVAL,
 				"tier %s: unknown kind of address (there are nbd://HOST/EXPORT and "
 				"nbd+unix:///EXPORT?socket=PATH)",
 				opts->path);
 	if (opts->timeout)
-		return tier_say(err, len, "tier %s: timeout=: it is no server (leave it out)",
+		return tier_say(err, len, EINVAL,
+				"tier %s: timeout=: it is no server (leave it out)",
 				opts->path ? opts->path : "temporary file");
 	return open_file(t, opts, err, len);
 }
@@ -84,8 +85,8 @@ struct tier *tier_open(const struct tier_opts *opts, char *err, size_t errlen)
 	struct tier *inner, *t = malloc(sizeof(*t));
 
 	if (!t) {
-		tier_say(err, errlen, "tier %s: %s", opts->path ? opts->path : "temporary file",
-			 strerror(ENOMEM));
+		tier_say(err, errlen, ENOMEM, "tier %s: %s",
+			 opts->path ? opts->path : "temporary file", strerror(ENOMEM));
 		return NULL;
 	}
 	if (opts->encrypt) {

@@ -34,8 +34,8 @@ struct tier {
 
 /*
  * Open a tier, for struct swap_tier_conf.  Sleeps, for seconds where a server
- * does not answer.  Returns it; or NULL with one line in @err, "tier NAME: why
- * (what to do)", and nothing changed.
+ * does not answer.  Returns it; or NULL with errno set, one line in @err, "tier
+ * NAME: why (what to do)", and nothing changed.
  */
 struct tier *tier_open(const struct tier_opts *opts, char *err, size_t errlen);
 /* Gives back what it used.  No call of its ops may be under way; NULL is allowed. */

@@ -261,7 +261,13 @@ static void test_read_error(void **state)
 	assert_true(fd >= 0);
 	assert_null(vswap_tier_add(s, path, 0, 0, err, sizeof(err)));
 	assert_non_null(strstr(err, "is empty"));
+	assert_int_equal(errno, EINVAL);
 	assert_null(vswap_tier_add(s, "/no/such/file", 8 * MIB, 0, NULL, 0));
+	assert_int_equal(errno, ENOENT);
+	assert_null(vswap_tier_add(s, "/var/tmp", 8 * MIB, 0, NULL, 0));
+	assert_int_equal(errno, EISDIR);
+	assert_null(vswap_tier_add(s, "nbd+unix:///?socket=/no/such/socket", 0, 0, NULL, 0));
+	assert_int_equal(errno, ENOTCONN);
 	assert_non_null(vswap_tier_add(s, path, 8 * MIB, 0, err, sizeof(err)));
 	for (unsigned int i = 0; i < 100; i++) /* each goes to the tier */
 		assert_int_equal(store(s, 5 * i + 2, 1, e + i), 0);
