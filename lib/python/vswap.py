@@ -85,20 +85,29 @@ def _stat(function, handle, kind):
     return {name: getattr(st, name) for name, _ in kind._fields_}
 
 
-class Space:
+class _Handle:
+    """What has a handle of the library, until somebody takes it, to end it."""
+    _handle = None
+
+    def _take(self):
+        # One step: of threads, or the collector in the middle of it, one has it.
+        return vars(self).pop("_handle", None)
+
+
+class Space(_Handle):
     """A store of pages: compressed in memory up to pool_limit bytes, and on tiers."""
 
     def __init__(self, compressor=None, pool_limit=0):
         conf = _Conf(compressor.encode() if compressor else None, pool_limit)
         self._regions = weakref.WeakSet()
-        self._mapped, self._unwanted = 0, False
+        self._mapped, self._unwanted = set(), False
         self._handle = _lib.vswap_create(ctypes.byref(conf), ctypes.sizeof(conf))
         if not self._handle:
             number = ctypes.get_errno()
             raise Error(number, f"no space with compressor {compressor}: {os.strerror(number)}")
 
     def _open(self):
-        if not self._handle:
+        if self._unwanted or not self._handle:
             raise ValueError("the space is closed")
         return self._handle
 
@@ -133,18 +142,22 @@ class Space:
         """With all its regions; BufferError if one is in use."""
         for region in list(self._regions):
             region.close()
+        self._end()
+
+    def _end(self):
+        self._unwanted = True
         self._destroy()
 
     def _destroy(self):
-        if self._handle:
-            _lib.vswap_destroy(self._handle)
-            self._handle = None
-
-    def _unmap(self, handle):
-        _lib.vswap_unmap(handle)
-        self._mapped -= 1
+        """Once it is not wanted, and nobody is at a region of it."""
         if self._unwanted and not self._mapped:
-            self._destroy()
+            handle = self._take()
+            if handle:
+                _lib.vswap_destroy(handle)
+
+    def _unmapped(self, token):
+        self._mapped.discard(token)
+        self._destroy()
 
     def __enter__(self):
         return self
@@ -154,22 +167,25 @@ class Space:
 
     def __del__(self):
         # Its regions hold it, but garbage with cycles in it goes in any order.
-        self._unwanted = True
-        if getattr(self, "_handle", None) and not self._mapped:
-            self._destroy()
+        if self._handle:
+            self._end()
 
 
-class Region:
+class Region(_Handle):
     """Memory, part of it in a space.  Made by Space.map()."""
 
     def __init__(self, space, size, ram, flags):
         conf = _RegionConf(size, ram, flags)
         handle = ctypes.c_void_p()
-        self._handle = None
-        space._check(_lib.vswap_map(space._open(), ctypes.byref(conf), ctypes.sizeof(conf),
-                                    ctypes.byref(handle)))
-        self._handle, self._space = handle, space
-        space._mapped += 1
+        self._space, self._token = space, object()
+        space._mapped.add(self._token)
+        try:
+            space._check(_lib.vswap_map(space._open(), ctypes.byref(conf), ctypes.sizeof(conf),
+                                        ctypes.byref(handle)))
+        except BaseException:
+            space._unmapped(self._token)
+            raise
+        self._handle = handle
         self.size = size
         self.address = _lib.vswap_addr(handle)
         # A type of its own has room for a reference: who uses the memory keeps the region.
@@ -236,8 +252,13 @@ class Region:
             if memory is not None:
                 self._view = memoryview(memory)
                 raise BufferError("the region is in use: there are arrays over it")
-            self._space._unmap(self._handle)
-            self._handle = None
+            self._end()
+
+    def _end(self):
+        handle = self._take()
+        if handle:
+            _lib.vswap_unmap(handle)
+            self._space._unmapped(self._token)
 
     def __enter__(self):
         return self
@@ -247,6 +268,4 @@ class Region:
 
     def __del__(self):
         # Whoever had an array over it had it, too: there is none.
-        if getattr(self, "_handle", None):
-            self._space._unmap(self._handle)
-            self._handle = None
+        self._end()

@@ -4,6 +4,8 @@ import errno
 import gc
 import subprocess
 import sys
+import threading
+import time
 import unittest
 
 import numpy
@@ -85,6 +87,53 @@ class Regions(unittest.TestCase):
                               stderr=subprocess.STDOUT, text=True, check=False)
         self.assertEqual((done.returncode, done.stdout), (0, "0.75\n"))
 
+    def test_ends_once(self):
+        """Whoever ends what at the same time: each is ended once, regions before their space."""
+        ends = []
+
+        def slowly(name, function):
+            def end(handle):
+                if name == "unmap":
+                    began.set()
+                    time.sleep(0.1)
+                ends.append(name)
+                function(handle)
+            return end
+
+        def drop(holder):
+            del holder[0]
+            gc.collect()
+
+        began = threading.Event()
+        functions = {name: getattr(vswap._lib, "vswap_" + name) for name in ("unmap", "destroy")}
+        try:
+            for name, function in functions.items():
+                setattr(vswap._lib, "vswap_" + name, slowly(name, function))
+            # The collector, in another thread, is at the region when the space is closed.
+            space = vswap.Space(pool_limit=4 * MIB)
+            holder = [space.map(SIZE, RAM)]
+            thread = threading.Thread(target=drop, args=(holder,))
+            thread.start()
+            began.wait()
+            space.close()
+            self.assertRaises(ValueError, space.stat)
+            thread.join()
+            self.assertEqual(ends, ["unmap", "destroy"])
+
+            ends.clear()
+            space = vswap.Space(pool_limit=4 * MIB)
+            region = space.map(SIZE, RAM)
+            threads = [threading.Thread(target=end) for end in
+                       (region.close, region.close, space.close, space.close)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(ends, ["unmap", "destroy"])
+        finally:
+            for name, function in functions.items():
+                setattr(vswap._lib, "vswap_" + name, function)
+
     def test_advise_and_pin(self):
         region = self.space.map(SIZE, RAM)
         array = region.numpy("u8")
@@ -113,6 +162,13 @@ class Regions(unittest.TestCase):
         with self.assertRaises(vswap.Error) as caught:
             self.space.add_tier("/no/such/file", size=MIB)
         self.assertIn("/no/such/file", str(caught.exception))
+        self.assertEqual(caught.exception.errno, errno.ENOENT)
+        tier = self.space.add_tier(size=8 * MIB)
+        self.space.remove_tier(tier)
+        for gone in (tier, None):
+            with self.assertRaises(vswap.Error) as caught:
+                self.space.remove_tier(gone)
+            self.assertEqual(caught.exception.errno, errno.EINVAL)
         with self.assertRaises(vswap.Error) as caught:
             self.space.map(SIZE, 5)
         self.assertEqual(caught.exception.errno, errno.EINVAL)
