@@ -287,19 +287,36 @@ static void cmd_send(struct cmd *cmd)
 		wake_thread(t);
 }
 
-static struct cmd *cmd_get(struct tier_nbd *t)
+/*
+ * There is no server: is that not to be waited for any longer, by one who @asked then?
+ * A write can go elsewhere; a read cannot, but has a limit.
+ */
+static bool overdue(const struct tier_nbd *t, enum op op, u64 asked)
 {
-	for (;;) {
+	u64 grace = t->limit / 8 < 2 * SEC ? t->limit / 8 : 2 * SEC;
+
+	return !t->h && (op == TRIM || (op == WRITE && now_ns() - asked >= grace));
+}
+
+/*
+ * A command, or NULL: overdue.  It may be reads that have them all, which wait longer;
+ * expire() wakes up who waits here.
+ */
+static struct cmd *cmd_get(struct tier_nbd *t, enum op op, u64 asked)
+{
+	while (!overdue(t, op, asked)) {
 		for (unsigned int i = 0; i < MAX_CMDS; i++)
 			if (t->cmd[i].state == IDLE)
 				return &t->cmd[i];
 		pthread_cond_wait(&t->idle, &t->lock);
 	}
+	return NULL;
 }
 
-static int buffer_get(struct tier_nbd *t)
+/* The same: one of our buffers, or -1. */
+static int buffer_get(struct tier_nbd *t, enum op op, u64 asked)
 {
-	for (;;) {
+	while (!overdue(t, op, asked)) {
 		for (int i = 0; i < NR_BUFFERS; i++) {
 			if (!t->buffer_used[i]) {
 				t->buffer_used[i] = true;
@@ -308,13 +325,22 @@ static int buffer_get(struct tier_nbd *t)
 		}
 		pthread_cond_wait(&t->idle, &t->lock);
 	}
+	return -1;
+}
+
+/* The first @nr pages of @io come to nothing. */
+static unsigned int turn_away(struct swap_io *io, unsigned int nr, int err)
+{
+	for (unsigned int i = 0; i < nr; i++)
+		io[i].error = err;
+	return nr;
 }
 
 /*
  * Make a command of pages from the front of @io, and send it if there is a
  * connection.  Returns how many it took.
  */
-static unsigned int cmd_start(struct tier_nbd *t, struct batch *batch, enum op op,
+static unsigned int cmd_start(struct tier_nbd *t, struct batch *batch, enum op op, u64 asked,
 			      struct swap_io *io, unsigned int nr)
 {
 	unsigned int n = 1, row = 1; /* neighbours on the tier; in memory, too */
@@ -327,12 +353,21 @@ static unsigned int cmd_start(struct tier_nbd *t, struct batch *batch, enum op o
 		n++;
 	}
 	if (row < n && row < JOINED_PAGES) {
-		buffer = buffer_get(t);
+		buffer = buffer_get(t, op, asked);
+		if (buffer < 0)
+			return turn_away(io, nr, -EAGAIN);
 		n = n < JOINED_PAGES ? n : JOINED_PAGES;
 	} else {
 		n = row;
 	}
-	cmd = cmd_get(t);
+	cmd = cmd_get(t, op, asked);
+	if (!cmd) {
+		if (buffer >= 0) {
+			t->buffer_used[buffer] = false;
+			pthread_cond_broadcast(&t->idle);
+		}
+		return turn_away(io, nr, -EAGAIN);
+	}
 	*cmd = (struct cmd){
 		.state = QUEUED,
 		.op = op,
@@ -343,7 +378,7 @@ static unsigned int cmd_start(struct tier_nbd *t, struct batch *batch, enum op o
 		.nr = n,
 		.data = io[0].data,
 		.buffer = buffer,
-		.asked = now_ns(),
+		.asked = asked,
 	};
 	if (buffer >= 0) {
 		cmd->data = t->buffers + (size_t)buffer * JOINED_PAGES * SWAP_PAGE_SIZE;
@@ -362,11 +397,12 @@ static unsigned int cmd_start(struct tier_nbd *t, struct batch *batch, enum op o
 static void run(struct tier_nbd *t, enum op op, struct swap_io *io, unsigned int nr)
 {
 	struct batch batch = { .done = PTHREAD_COND_INITIALIZER };
+	u64 asked = now_ns();
 	unsigned int n;
 
 	pthread_mutex_lock(&t->lock);
 	for (; nr; io += n, nr -= n)
-		n = cmd_start(t, &batch, op, io, nr);
+		n = cmd_start(t, &batch, op, asked, io, nr);
 	while (batch.pending)
 		pthread_cond_wait(&batch.done, &t->lock);
 	pthread_mutex_unlock(&t->lock);
@@ -374,14 +410,10 @@ static void run(struct tier_nbd *t, enum op op, struct swap_io *io, unsigned int
 
 /* ---- the connection -------------------------------------------------- */
 
-/*
- * The server has been gone for a while: what need not wait any longer?  A write
- * can go elsewhere; a read cannot, but has a limit.  The lock is held.
- */
+/* The server has been gone for a while: what need not wait any longer?  The lock is held. */
 static void expire(struct tier_nbd *t)
 {
 	u64 now = now_ns();
-	u64 grace = t->limit / 8 < 2 * SEC ? t->limit / 8 : 2 * SEC;
 
 	if (t->taken && !t->gave_up) {
 		t->gave_up = true;
@@ -400,11 +432,11 @@ static void expire(struct tier_nbd *t)
 			continue;
 		if (t->gave_up)
 			cmd_finish(cmd, -ETIMEDOUT);
-		else if (cmd->op == TRIM)
-			cmd_finish(cmd, 0);
-		else if (cmd->op == WRITE && now - cmd->asked >= grace)
-			cmd_finish(cmd, -EAGAIN);
+		else if (overdue(t, cmd->op, cmd->asked))
+			cmd_finish(cmd, cmd->op == TRIM ? 0 : -EAGAIN);
 	}
+	/* Nothing may have become idle: see cmd_get(). */
+	pthread_cond_broadcast(&t->idle);
 }
 
 /* Let @h have its turn, for 50 ms at most.  Its answers come meanwhile, by the caller's lock. */
@@ -992,8 +1024,8 @@ static void nbd_discard(void *priv, u64 slot, u64 nr)
 	if (!t->can_trim)
 		return;
 	pthread_mutex_lock(&t->lock);
-	cmd = t->h ? cmd_get(t) : NULL;
-	if (cmd && t->h) {
+	cmd = cmd_get(t, TRIM, 0);
+	if (cmd) {
 		*cmd = (struct cmd){
 			.op = TRIM,
 			.tier = t,

@@ -633,6 +633,62 @@ static void test_hangs(void **state)
 	gone(true);
 }
 
+static void *read_apart(void *arg)
+{
+	struct swap_io io[100];
+	char *mem = aligned_alloc(PAGE, 100 * PAGE), page[PAGE];
+	struct worker *w = arg;
+
+	for (unsigned int i = 0; i < 100; i++)
+		io[i] = (struct swap_io){ .slot = 2 * i, .data = mem + i * PAGE };
+	w->tier->ops->read(w->tier->priv, io, 100);
+	for (unsigned int i = 0; i < 100; i++) {
+		page_make(page, PAGE_NOISE, 2 * i * 1000 + 1);
+		w->failed += !!io[i].error;
+		w->wrong += !!memcmp(io[i].data, page, PAGE);
+	}
+	free(mem);
+	return NULL;
+}
+
+static void *discard(void *arg)
+{
+	struct worker *w = arg;
+
+	w->tier->ops->discard(w->tier->priv, 1000, 10);
+	return NULL;
+}
+
+/* Where reads that wait take all there is a write does not wait with them, nor a discard. */
+static void test_beside_reads(void **state)
+{
+	struct worker reader = { 0 }, other = { 0 };
+	struct server s;
+	struct tier *t;
+	double from;
+
+	(void)state;
+	serve_disk(&s, 64 << 20);
+	t = reader.tier = other.tier = must_open(s.uri, 8);
+	write_run(t, 0, 200, 1, false, 0);
+	stop(&s);
+	assert_int_equal(pthread_create(&reader.thread, NULL, read_apart, &reader), 0);
+	sleep_ms(200);
+	from = now();
+	assert_int_equal(pthread_create(&other.thread, NULL, discard, &other), 0);
+	write_run(t, 200, 100, 1, true, -EAGAIN);
+	write_run(t, 200, 10, 1, false, -EAGAIN);
+	assert_int_equal(pthread_join(other.thread, NULL), 0);
+	assert_true(now() - from < 6);
+	end(&s, SIGKILL);
+	serve_disk(&s, 0);
+	assert_int_equal(pthread_join(reader.thread, NULL), 0);
+	assert_int_equal(reader.failed + reader.wrong, 0);
+	must_close(t);
+	end(&s, SIGTERM);
+	unlink(s.disk);
+}
+
 /* A server that comes back without what was on it says so, and cannot be taken for the old one. */
 static void test_forgetful(void **state)
 {
@@ -734,12 +790,13 @@ static void test_trim(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_contents),  cmocka_unit_test(test_joined),
-		cmocka_unit_test(test_refused),	  cmocka_unit_test(test_mute),
-		cmocka_unit_test(test_errors),	  cmocka_unit_test(test_bad_page),
-		cmocka_unit_test(test_restarted), cmocka_unit_test(test_gone),
-		cmocka_unit_test(test_hangs),	  cmocka_unit_test(test_forgetful),
-		cmocka_unit_test(test_in_use),	  cmocka_unit_test(test_trim),
+		cmocka_unit_test(test_contents),     cmocka_unit_test(test_joined),
+		cmocka_unit_test(test_refused),	     cmocka_unit_test(test_mute),
+		cmocka_unit_test(test_errors),	     cmocka_unit_test(test_bad_page),
+		cmocka_unit_test(test_restarted),    cmocka_unit_test(test_gone),
+		cmocka_unit_test(test_hangs),	     cmocka_unit_test(test_forgetful),
+		cmocka_unit_test(test_in_use),	     cmocka_unit_test(test_trim),
+		cmocka_unit_test(test_beside_reads),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
