@@ -53,6 +53,7 @@
 #define OWNER_AT     SWAP_PAGE_SIZE /* in the head, after the page that allows us to be there */
 #define BEAT	     (SEC / 2)
 #define SILENCE	     (2 * SEC) /* an owner that did not beat for so long is none */
+#define SETTLE	     (200 * MS) /* between finding an export free and having written to it, at most */
 
 /* ---- libnbd ---------------------------------------------------------- */
 
@@ -596,7 +597,13 @@ static int claim(struct tier_nbd *t, struct nbd_handle *h)
 		return -EIO;
 	memset(&t->owner, 0, sizeof(t->owner));
 	memcpy(o->id, t->id, sizeof(t->id));
-	return single(t, h, WRITE, &t->owner, sizeof(t->owner), OWNER_AT);
+	ret = single(t, h, WRITE, &t->owner, sizeof(t->owner), OWNER_AT);
+	if (ret)
+		return ret;
+	/* Another may have found it free, too: it is whose word stays. */
+	usleep(SETTLE / 1000);
+	ret = single(t, h, READ, &t->owner, sizeof(t->owner), OWNER_AT);
+	return ret ? ret : is_another(t, o) ? -EBUSY : 0;
 }
 
 /*

@@ -758,6 +758,43 @@ static void test_in_use(void **state)
 	unlink(s.disk);
 }
 
+struct opener {
+	pthread_t thread;
+	const char *uri;
+	struct tier *tier;
+	char err[512];
+};
+
+static void *open_it(void *arg)
+{
+	struct opener *o = arg;
+
+	o->tier = tier_open(&(struct tier_opts){ .path = o->uri }, o->err, sizeof(o->err));
+	return NULL;
+}
+
+/* Of two who come at the same time, and find it free, one gets it. */
+static void test_two_at_once(void **state)
+{
+	const char *args[] = { "--filter=delay", "memory", "64M", "wdelay=100ms", NULL };
+	struct opener o[2] = { 0 };
+	struct server s;
+
+	(void)state;
+	serve(&s, args);
+	for (unsigned int i = 0; i < 2; i++) {
+		o[i].uri = s.uri;
+		assert_int_equal(pthread_create(&o[i].thread, NULL, open_it, &o[i]), 0);
+	}
+	for (unsigned int i = 0; i < 2; i++)
+		assert_int_equal(pthread_join(o[i].thread, NULL), 0);
+	assert_true(!o[0].tier != !o[1].tier);
+	assert_non_null(strstr(o[!!o[0].tier].err, "in use by another vswap"));
+	tier_close(o[0].tier);
+	tier_close(o[1].tier);
+	end(&s, SIGTERM);
+}
+
 static u64 blocks_of(const char *path)
 {
 	struct stat st;
@@ -790,13 +827,13 @@ static void test_trim(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_contents),     cmocka_unit_test(test_joined),
-		cmocka_unit_test(test_refused),	     cmocka_unit_test(test_mute),
-		cmocka_unit_test(test_errors),	     cmocka_unit_test(test_bad_page),
-		cmocka_unit_test(test_restarted),    cmocka_unit_test(test_gone),
-		cmocka_unit_test(test_hangs),	     cmocka_unit_test(test_forgetful),
-		cmocka_unit_test(test_in_use),	     cmocka_unit_test(test_trim),
-		cmocka_unit_test(test_beside_reads),
+		cmocka_unit_test(test_contents),    cmocka_unit_test(test_joined),
+		cmocka_unit_test(test_refused),	    cmocka_unit_test(test_mute),
+		cmocka_unit_test(test_errors),	    cmocka_unit_test(test_bad_page),
+		cmocka_unit_test(test_restarted),   cmocka_unit_test(test_gone),
+		cmocka_unit_test(test_hangs),	    cmocka_unit_test(test_forgetful),
+		cmocka_unit_test(test_in_use),	    cmocka_unit_test(test_trim),
+		cmocka_unit_test(test_two_at_once), cmocka_unit_test(test_beside_reads),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
