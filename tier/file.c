@@ -186,20 +186,21 @@ static ssize_t read_at(void *store, void *buf, size_t len, u64 pos)
 }
 
 /*
- * Bytes from @from on of a regular file, in its old size, become zeros without
- * being written; blocks go back to the filesystem unless they were the file's
- * own from the start.
+ * Bytes from @from on of a regular file, in its old size and as far as they are
+ * ours, become zeros without being written; blocks go back to the filesystem
+ * unless they were the file's own from the start.
  */
 static int wipe(struct tier_file *t, int fd, u64 from)
 {
 	int mode = FALLOC_FL_KEEP_SIZE |
 		   (t->reserved ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
+	u64 end = t->size < t->old_size ? t->size : t->old_size;
 	int ret;
 
-	if (from >= t->old_size)
+	if (from >= end)
 		return 0;
 	do {
-		ret = fallocate(fd, mode, (off_t)from, (off_t)(t->old_size - from));
+		ret = fallocate(fd, mode, (off_t)from, (off_t)(end - from));
 	} while (ret && errno == EINTR);
 	return ret;
 }

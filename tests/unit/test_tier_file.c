@@ -735,6 +735,33 @@ static void test_given_back(void **state)
 	assert_int_equal(access(path, F_OK), -1);
 }
 
+/* Of a file that is given in part the rest is the file's, whatever becomes of the tier. */
+static void test_part(void **state)
+{
+	char path[512], head[PAGE] = { 0 }, page[PAGE];
+	struct tier_file *t;
+	int fd;
+
+	(void)state;
+	memcpy(head + PAGE - 10, "SWAPSPACE2", 10);
+	head[1024] = 1;
+	make_file(in_dir(path, "part"), 8 * MIB, head, PAGE);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	fill(page, 9, 9);
+	assert_int_equal(pwrite(fd, page, PAGE, 3 * MIB), PAGE);
+	assert_int_equal(pwrite(fd, page, PAGE, 4 * MIB), PAGE);
+	t = must_open(path, 4 * MIB);
+	write_run(t, 0, 256, 1);
+	tier_file_close(t);
+	assert_int_equal(pread(fd, page, PAGE, 4 * MIB), PAGE);
+	assert_true(holds(page, 9, 9));
+	assert_int_equal(pread(fd, page, PAGE, 3 * MIB), PAGE);
+	assert_false(holds(page, 9, 9));
+	close(fd);
+	assert_int_equal(unlink(path), 0);
+}
+
 /* A killed owner leaves its bytes; the next one knows them for what they are. */
 static void test_killed_owner(void **state)
 {
@@ -934,7 +961,8 @@ int main(void)
 		cmocka_unit_test(test_read_error),    cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_refused),	      cmocka_unit_test(test_no_permission),
 		cmocka_unit_test(test_given_back),    cmocka_unit_test(test_killed_owner),
-		cmocka_unit_test(test_temporary),     cmocka_unit_test(test_block_device),
+		cmocka_unit_test(test_part),	      cmocka_unit_test(test_temporary),
+		cmocka_unit_test(test_block_device),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
