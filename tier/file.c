@@ -47,7 +47,8 @@ struct tier_file {
 	bool reserved; /* REGULAR: had all its blocks already, and keeps them */
 	bool own_head; /* we wrote the head */
 	bool in_memory;
-	int dirfd; /* NAMELESS: where it is to be made, else -1 */
+	bool readable; /* REGULAR: by other users */
+	int dirfd;     /* NAMELESS: where it is to be made, else -1 */
 	struct tier_batch *batch;
 	pthread_mutex_t lock; /* making the nameless file */
 	int fd;		      /* -1: not made yet; set once, under the lock */
@@ -219,6 +220,22 @@ static int write_head(int fd)
 	return ret == (ssize_t)sizeof(page) ? 0 : -1;
 }
 
+/*
+ * A file holds what was in memory, and the next to read it takes that for memory again.
+ * Returns 0, or -1 with @err filled when others could have their hands in it.
+ */
+static int refuse_others(struct tier_file *t, const struct stat *st, char *err, size_t len)
+{
+	if (st->st_uid && st->st_uid != geteuid())
+		return tier_say(err, len, EPERM,
+				"tier %s: is another user's (chown it, or name another)", t->name);
+	if (st->st_mode & (S_IWGRP | S_IWOTH))
+		return tier_say(err, len, EPERM, "tier %s: others may write to it (chmod 600 %s)",
+				t->name, t->name);
+	t->readable = st->st_mode & (S_IRGRP | S_IROTH);
+	return 0;
+}
+
 /* Open what is there.  Returns the descriptor, or -1 with @err filled. */
 static int open_there(struct tier_file *t, const struct stat *st, char *err, size_t len)
 {
@@ -255,6 +272,10 @@ static int open_there(struct tier_file *t, const struct stat *st, char *err, siz
 		close(fd);
 		return tier_say(err, len, EBUSY,
 				"tier %s: in use by another vswap (give each its own)", path);
+	}
+	if (t->kind == REGULAR && refuse_others(t, &now, err, len)) {
+		close(fd);
+		return -1;
 	}
 	return fd;
 }
@@ -556,6 +577,11 @@ const char *tier_file_name(const struct tier_file *t)
 bool tier_file_in_memory(const struct tier_file *t)
 {
 	return t->in_memory;
+}
+
+bool tier_file_readable(const struct tier_file *t)
+{
+	return t->readable;
 }
 
 void tier_file_describe(struct tier_file *t, char *buf, size_t len)

@@ -6,7 +6,8 @@
  * not exist yet (then a nameless file is made on that filesystem), when the
  * file or device holds only zeros as far as samples show, or when the first
  * page says that its contents may go: it was made by mkswap, or by a vswap
- * that was killed.  One process at a time may have it.
+ * that was killed.  One process at a time may have it; a file that belongs to
+ * another user, or that others may write to, is refused.
  *
  * What a tier leaves behind: a nameless file is gone with its last descriptor.
  * A regular file gets its old size back and, where the filesystem can do it
@@ -54,6 +55,8 @@ u64 tier_file_slots(const struct tier_file *t);
 const char *tier_file_name(const struct tier_file *t);
 /* Is it really memory (tmpfs)?  The user must be told. */
 bool tier_file_in_memory(const struct tier_file *t);
+/* Is it a file that users other than its owner may read?  The same. */
+bool tier_file_readable(const struct tier_file *t);
 /*
  * How it works right now, for people: "file, direct, io_uring".  A temporary
  * file that was not needed yet says so.  Always ends @buf with a NUL.

@@ -12,6 +12,8 @@
 #include "say.h"
 #include "tier.h"
 
+#include <linux/printk.h>
+
 static void close_file(void *priv)
 {
 	tier_file_close(priv);
@@ -30,6 +32,7 @@ static int open_file(struct tier *t, const struct tier_opts *opts, char *err, si
 		.ops = &tier_file_ops,
 		.priv = f,
 		.in_memory = tier_file_in_memory(f),
+		.readable = tier_file_readable(f),
 		.close = close_file,
 	};
 	return 0;
@@ -80,7 +83,7 @@ static int open_any(struct tier *t, const struct tier_opts *opts, char *err, siz
 	return open_file(t, opts, err, len);
 }
 
-struct tier *tier_open(const struct tier_opts *opts, char *err, size_t errlen)
+static struct tier *open_opts(const struct tier_opts *opts, char *err, size_t errlen)
 {
 	struct tier *inner, *t = malloc(sizeof(*t));
 
@@ -93,7 +96,7 @@ struct tier *tier_open(const struct tier_opts *opts, char *err, size_t errlen)
 		struct tier_opts plain = *opts;
 
 		plain.encrypt = false;
-		inner = tier_open(&plain, err, errlen);
+		inner = open_opts(&plain, err, errlen);
 		if (inner && !tier_crypt(t, inner, err, errlen))
 			return t;
 		tier_close(inner);
@@ -102,6 +105,16 @@ struct tier *tier_open(const struct tier_opts *opts, char *err, size_t errlen)
 	}
 	free(t);
 	return NULL;
+}
+
+struct tier *tier_open(const struct tier_opts *opts, char *err, size_t errlen)
+{
+	struct tier *t = open_opts(opts, err, errlen);
+
+	if (t && t->readable && !opts->encrypt)
+		pr_warn("tier %s: others may read it (chmod 600 %s, or --encrypt)\n", t->name,
+			t->name);
+	return t;
 }
 
 void tier_close(struct tier *t)

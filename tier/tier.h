@@ -29,13 +29,15 @@ struct tier {
 	const struct swap_tier_ops *ops;
 	void *priv;	/* of ops */
 	bool in_memory; /* it is really memory of this machine (tmpfs): the user must be told */
+	bool readable;	/* by other users */
 	void (*close)(void *priv);
 };
 
 /*
  * Open a tier, for struct swap_tier_conf.  Sleeps, for seconds where a server
  * does not answer.  Returns it; or NULL with errno set, one line in @err, "tier
- * NAME: why (what to do)", and nothing changed.
+ * NAME: why (what to do)", and nothing changed.  A message warns of one that other
+ * users may read and that is not encrypted.
  */
 struct tier *tier_open(const struct tier_opts *opts, char *err, size_t errlen);
 /* Gives back what it used.  No call of its ops may be under way; NULL is allowed. */

@@ -600,6 +600,7 @@ def bad_tier(t):
     with open(small, "wb") as f:
         f.truncate(4096)
     with open(file, "wb") as f:
+        os.chmod(file, 0o600)
         f.truncate(64 * MIB)
     touch = ["--", "touch", None]
     refused(t, 125, t.vswap_run("--tier", small, *touch), small, "small")

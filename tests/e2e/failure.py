@@ -56,6 +56,7 @@ def open_files(pid):
 def tier_file(t, mib, name="tier"):
     path = t.path(name)
     with open(path, "wb") as f:
+        os.chmod(path, 0o600)
         f.truncate(mib * MIB)
     return path
 
@@ -342,6 +343,7 @@ def tier_enospc(t):
     with SmallFilesystem(t, 64) as where:
         sparse, filler = os.path.join(where, "sparse"), os.path.join(where, "filler")
         with open(sparse, "wb") as f:
+            os.chmod(sparse, 0o600)
             f.truncate(48 * MIB)
         live, _ = hold(t, MIB, "--tier", f"{sparse},prio=9", "--tier", f"{large},prio=1")
         try:

@@ -171,6 +171,7 @@ def tier_file(t):
     first, second = t.path("first"), t.path("second")
     for path in (first, second):
         with open(path, "wb") as f:
+            os.chmod(path, 0o600)
             f.truncate(256 * MIB)
     _, stats = t.paged(t.vmtest("rw", 128 * MIB, "--hard"),
                        options=("--tier", f"{first},size=24M,prio=5", "--tier", f"{second},prio=1"))

@@ -15,8 +15,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <linux/printk.h>
 
 #include "pages.h"
 #include "tier/tier.h"
@@ -246,12 +249,42 @@ static void test_key(void **state)
 	assert_int_equal(bytes_set(start, end), 0);
 }
 
+static char said[512];
+
+static void listen_to(const char *line)
+{
+	snprintf(said, sizeof(said), "%s", line);
+}
+
+/* A file that others may read is warned of where there is something to be read. */
+static void test_readable(void **state)
+{
+	char err[512] = "";
+
+	(void)state;
+	compat_printk_to(listen_to);
+	for (unsigned int i = 0; i < 4; i++) {
+		struct tier_opts opts = { .path = path[0], .encrypt = i % 2 };
+		struct tier *t;
+
+		assert_int_equal(chmod(path[0], i / 2 ? 0600 : 0644), 0);
+		said[0] = 0;
+		t = tier_open(&opts, err, sizeof(err));
+		assert_non_null(t);
+		tier_close(t);
+		assert_int_equal(!!said[0], i == 0);
+		assert_true(i || strstr(said, "others may read it (chmod 600 "));
+	}
+	compat_printk_to(NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_key),
 		cmocka_unit_test(test_hidden),
 		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_readable),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

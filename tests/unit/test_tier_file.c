@@ -625,6 +625,28 @@ static void test_refused(void **state)
 	}
 }
 
+/* Others must not write to it, nor be able to take it back. */
+static void test_others(void **state)
+{
+	char path[512];
+
+	(void)state;
+	make_file(in_dir(path, "others"), 4 * MIB, NULL, 0);
+	for (unsigned int mode = 0; mode < 2; mode++) {
+		assert_int_equal(chmod(path, mode ? 0602 : 0620), 0);
+		refused(path, 0, "others may write to it (chmod 600 ");
+	}
+	assert_int_equal(chmod(path, 0644), 0);
+	tier_file_close(must_open(path, 0));
+	assert_int_equal(chmod(path, 0600), 0);
+	tier_file_close(must_open(path, 0));
+	if (!geteuid()) {
+		assert_int_equal(chown(path, 65534, 65534), 0);
+		refused(path, 0, "is another user's");
+	}
+	assert_int_equal(unlink(path), 0);
+}
+
 static int no_permission(void)
 {
 	char path[512], err[256];
@@ -961,8 +983,8 @@ int main(void)
 		cmocka_unit_test(test_read_error),    cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_refused),	      cmocka_unit_test(test_no_permission),
 		cmocka_unit_test(test_given_back),    cmocka_unit_test(test_killed_owner),
-		cmocka_unit_test(test_part),	      cmocka_unit_test(test_temporary),
-		cmocka_unit_test(test_block_device),
+		cmocka_unit_test(test_part),	      cmocka_unit_test(test_others),
+		cmocka_unit_test(test_temporary),     cmocka_unit_test(test_block_device),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
