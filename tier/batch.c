@@ -212,6 +212,9 @@ static void run_plain(const struct xfer *x, struct swap_io *io, unsigned int nr)
 		}
 		/* Not even one page, and no reason given: the end of the room, or of the file. */
 		err = ret < 0 ? errno : x->write ? ENOSPC : EIO;
+		/* One's own part of it, but no more room all the same. */
+		if (x->write && err == EDQUOT)
+			err = ENOSPC;
 		if (x->write) {
 			while (i < nr)
 				io[i++].error = -err;

@@ -19,7 +19,7 @@ void tier_batch_free(struct tier_batch *b);
 /*
  * Write or read @nr pages, slot s at byte @base + s * SWAP_PAGE_SIZE of @fd,
  * and wait for all.  Sets every io->error to 0 or -errno.  A write that the
- * file has no room for is -ENOSPC; a read past its end is -EIO, never zeros.
+ * file has no room for, or a quota has not, is -ENOSPC; a read past its end is -EIO, never zeros.
  * Any number of threads may call this at once.
  */
 void tier_batch_run(struct tier_batch *b, int fd, u64 base, struct swap_io *io, unsigned int nr,

@@ -25,6 +25,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -416,6 +417,36 @@ static void test_write_error(void **state)
 	(void)state;
 	in_child(limited);
 	in_child(limited_without_uring);
+}
+
+static bool over_quota;
+
+/* A file system may have a quota for who writes. */
+ssize_t pwritev(int fd, const struct iovec *iov, int nr, off_t offset)
+{
+	if (!over_quota)
+		return syscall(SYS_pwritev, fd, iov, nr, (long)offset, 0L);
+	errno = EDQUOT;
+	return -1;
+}
+
+static void test_quota(void **state)
+{
+	struct tier_file *t;
+	struct swap_io io;
+	char path[512], *buf = pages(1);
+
+	(void)state;
+	make_file(in_dir(path, "quota"), 4 * MIB, NULL, 0);
+	t = must_open(path, 0);
+	spread(&io, buf, 1, false);
+	over_quota = true;
+	tier_file_ops.write(t, &io, 1);
+	over_quota = false;
+	assert_int_equal(io.error, -ENOSPC);
+	tier_file_close(t);
+	assert_int_equal(unlink(path), 0);
+	free(buf);
 }
 
 static bool put(const char *path, const char *text)
@@ -983,8 +1014,9 @@ int main(void)
 		cmocka_unit_test(test_read_error),    cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_refused),	      cmocka_unit_test(test_no_permission),
 		cmocka_unit_test(test_given_back),    cmocka_unit_test(test_killed_owner),
-		cmocka_unit_test(test_part),	      cmocka_unit_test(test_others),
-		cmocka_unit_test(test_temporary),     cmocka_unit_test(test_block_device),
+		cmocka_unit_test(test_part),	      cmocka_unit_test(test_quota),
+		cmocka_unit_test(test_others),	      cmocka_unit_test(test_temporary),
+		cmocka_unit_test(test_block_device),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
