@@ -696,10 +696,22 @@ static void hang_up(struct tier_nbd *t, const char *why)
 	expire(t);
 }
 
+/* What the server can do, or its successor. */
+static void learn(struct tier_nbd *t, struct nbd_handle *h)
+{
+	int64_t most = nbd.get_block_size(h, LIBNBD_SIZE_MAXIMUM);
+
+	t->max_pages = CMD_PAGES;
+	if (most > 0 && (u64)most / SWAP_PAGE_SIZE < CMD_PAGES)
+		t->max_pages = most < (int64_t)SWAP_PAGE_SIZE ? 1 : most / SWAP_PAGE_SIZE;
+	t->can_trim = nbd.can_trim(h) > 0;
+}
+
 /* The lock is held. */
 static void pick_up(struct tier_nbd *t, struct nbd_handle *h)
 {
 	t->h = h;
+	learn(t, h);
 	t->gave_up = false;
 	t->heard = now_ns();
 	__atomic_store_n(&t->away, false, __ATOMIC_RELAXED);
@@ -814,7 +826,6 @@ bool tier_nbd_uri(const char *path)
 static int look_over(struct tier_nbd *t, struct nbd_handle *h, u64 size, char *err, size_t len)
 {
 	int64_t have = nbd.get_size(h), block = nbd.get_block_size(h, LIBNBD_SIZE_MINIMUM);
-	int64_t most = nbd.get_block_size(h, LIBNBD_SIZE_MAXIMUM);
 	struct store s = { t, h };
 	enum head_content what;
 	char a[32], b[32];
@@ -839,11 +850,7 @@ static int look_over(struct tier_nbd *t, struct nbd_handle *h, u64 size, char *e
 	if (t->size > (u64)have)
 		return tier_say(err, len, EINVAL, "tier %s: has only %s (give a smaller size=)",
 				t->uri, tier_human((u64)have, a));
-	t->max_pages = CMD_PAGES;
-	if (most > 0 && (u64)most / SWAP_PAGE_SIZE < CMD_PAGES)
-		t->max_pages = most < (int64_t)SWAP_PAGE_SIZE ? 1 : most / SWAP_PAGE_SIZE;
-	t->can_trim = nbd.can_trim(h) > 0;
-
+	learn(t, h);
 	what = head_look(read_at, &s, t->size);
 	switch (what) {
 	case HEAD_UNREADABLE:
@@ -1028,10 +1035,8 @@ static void nbd_discard(void *priv, u64 slot, u64 nr)
 	struct batch batch = { .pending = 1, .done = PTHREAD_COND_INITIALIZER };
 	struct cmd *cmd;
 
-	if (!t->can_trim)
-		return;
 	pthread_mutex_lock(&t->lock);
-	cmd = cmd_get(t, TRIM, 0);
+	cmd = t->can_trim ? cmd_get(t, TRIM, 0) : NULL;
 	if (cmd) {
 		*cmd = (struct cmd){
 			.op = TRIM,

@@ -633,6 +633,35 @@ static void test_hangs(void **state)
 	gone(true);
 }
 
+/* One that comes back and can do less is not asked for more. */
+static void test_lesser(void **state)
+{
+	struct server s;
+	const char *args[] = { "--filter=blocksize-policy",
+			       "file",
+			       s.disk,
+			       "blocksize-minimum=1",
+			       "blocksize-preferred=4K",
+			       "blocksize-maximum=64K",
+			       "blocksize-error-policy=error",
+			       NULL };
+	struct tier *t;
+
+	(void)state;
+	serve_disk(&s, 64 << 20);
+	t = must_open(s.uri, 0);
+	write_run(t, 0, 512, 1, false, 0);
+	end(&s, SIGKILL);
+	assert_true(until(is_away, t, 5));
+	serve(&s, args);
+	assert_true(until(is_there, t, 5));
+	write_run(t, 512, 512, 1, false, 0);
+	read_run(t, 0, 1024, 1, false, 0);
+	must_close(t);
+	end(&s, SIGTERM);
+	unlink(s.disk);
+}
+
 static void *read_apart(void *arg)
 {
 	struct swap_io io[100];
@@ -827,13 +856,14 @@ static void test_trim(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_contents),    cmocka_unit_test(test_joined),
-		cmocka_unit_test(test_refused),	    cmocka_unit_test(test_mute),
-		cmocka_unit_test(test_errors),	    cmocka_unit_test(test_bad_page),
-		cmocka_unit_test(test_restarted),   cmocka_unit_test(test_gone),
-		cmocka_unit_test(test_hangs),	    cmocka_unit_test(test_forgetful),
-		cmocka_unit_test(test_in_use),	    cmocka_unit_test(test_trim),
-		cmocka_unit_test(test_two_at_once), cmocka_unit_test(test_beside_reads),
+		cmocka_unit_test(test_contents),     cmocka_unit_test(test_joined),
+		cmocka_unit_test(test_refused),	     cmocka_unit_test(test_mute),
+		cmocka_unit_test(test_errors),	     cmocka_unit_test(test_bad_page),
+		cmocka_unit_test(test_restarted),    cmocka_unit_test(test_gone),
+		cmocka_unit_test(test_hangs),	     cmocka_unit_test(test_forgetful),
+		cmocka_unit_test(test_in_use),	     cmocka_unit_test(test_trim),
+		cmocka_unit_test(test_lesser),	     cmocka_unit_test(test_two_at_once),
+		cmocka_unit_test(test_beside_reads),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
