@@ -149,8 +149,9 @@ struct vswap_region_conf {
 };
 
 /*
- * Make a region; @size is sizeof(*conf).  -EINVAL; -ENOMEM; -EPERM, -EOPNOTSUPP: the
- * system has no userfaultfd for us, or one before Linux 6.8.
+ * Make a region; @size is sizeof(*conf).  -EINVAL; -ENOMEM; -EPERM, -ENOSYS, -EOPNOTSUPP:
+ * the system has no userfaultfd for us, or one before Linux 6.8; -ENOENT: no /proc;
+ * -EMFILE, -ENFILE: no descriptor; -EAGAIN: no thread.
  */
 int vswap_map(struct vswap *s, const struct vswap_region_conf *conf, size_t size,
 	      struct vswap_region **region);
