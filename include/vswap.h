@@ -91,7 +91,8 @@ int vswap_store(struct vswap *s, const void *pages, size_t nr, vswap_entry *entr
 /*
  * Copy @nr pages out, to follow one another at @pages.  The entries stay.
  * -EIO: one could not be read or failed its checksum; -ENOENT: one is not in
- * use; -ENOMEM.  All others have been copied then, except with -ENOMEM.
+ * use; -ENOMEM, or -EAGAIN of a tier: try again; -EFAULT: @pages cannot be written to.
+ * All others have been copied then, except with -ENOMEM.
  */
 int vswap_load(struct vswap *s, const vswap_entry *entries, size_t nr, void *pages);
 

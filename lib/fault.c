@@ -218,7 +218,7 @@ static enum fault_result load(struct vswap_region *r, size_t page, page_t p)
 	enum fault_result result = FAULT_SERVED;
 	int err;
 
-	while ((err = vswap_load(r->store, &entry, 1, bounce)) == -ENOMEM)
+	while ((err = vswap_load(r->store, &entry, 1, bounce)) == -ENOMEM || err == -EAGAIN)
 		wait_a_little();
 	if (err)
 		result = FAULT_LOST;

@@ -368,9 +368,11 @@ static int load_batch(struct vswap *s, const vswap_entry *entries, unsigned int 
 			else
 				err = ret;
 		}
-		if (have && swap_readin(s->space, folio, have) < have)
-			err = -EIO;
+		if (have)
+			swap_readin(s->space, folio, have);
 		for (unsigned int i = 0; i < have; i++) {
+			if (!swap_folio_test(folio[i], SWAP_FOLIO_UPTODATE) && err != -EIO)
+				err = folio[i]->error;
 			swap_cache_del_folio(s->space, folio[i]);
 			folio_done(folio[i]);
 		}
@@ -412,7 +414,8 @@ int vswap_load(struct vswap *s, const vswap_entry *entries, size_t nr, void *pag
 		store_says(s, err, "load: %s",
 			   err == -EIO	  ? "a page could not be read, or was not what was stored" :
 			   err == -ENOENT ? "an entry that is not in use" :
-					    "no memory");
+			   err == -EFAULT ? "no memory of the caller's to put a page in" :
+					    "no memory, or not now");
 	return err;
 }
 
