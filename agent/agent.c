@@ -979,9 +979,10 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
 	if (set_up(&ready)) {
 		ready.error = 12;
 		send_msg(sock, &ready, -1);
-		/* The supervisor says why and ends this process. */
-		for (;;)
-			sys0(SYS_pause);
+		/* The supervisor says why and ends this process, unless it has ended first. */
+		while (!recv_msg(sock, &ready, NULL, 0))
+			;
+		die(SUPERVISOR_GONE);
 	}
 	if (send_msg(sock, &ready, -1))
 		die(SUPERVISOR_GONE);

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "job.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -13,11 +16,14 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client.h"
 #include "group.h"
 #include "state.h"
+
+#define ARRIVAL_NS 10000000000ULL /* from exec to the agent's call */
 
 /* Locks: jobs.lock -> the list of clients. */
 static struct {
@@ -25,6 +31,14 @@ static struct {
 	struct job *list;
 	unsigned int nr;
 } jobs = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static uint64_t boot_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
 
 static int listen_for_agents(struct job *job)
 {
@@ -54,6 +68,7 @@ struct job *job_create(struct group *group)
 	if (!job)
 		return NULL;
 	job->ref = 1;
+	job->start_ns = boot_ns();
 	job->runner = job->listener = -1;
 	ret = listen_for_agents(job);
 	if (ret) {
@@ -141,6 +156,129 @@ bool job_busy(const struct job *job)
 		client_put(list[i]);
 	}
 	return busy;
+}
+
+/* ---- those on their way ----------------------------------------------- */
+
+/*
+ * A client that execs is one no more until the agent in its new program calls, and a child
+ * that execs at once never was: nobody tells of them but their environment, where the agent
+ * finds whom to call.
+ */
+
+/* All of a file of a process, NUL ended, to be freed; NULL with errno. */
+static char *slurp(const char *pid, const char *name, size_t *bytes)
+{
+	size_t n = 0, max = 16 << 10;
+	char path[64], *text = malloc(max + 1), *more;
+	int fd, err = 0;
+	ssize_t got;
+
+	snprintf(path, sizeof(path), "/proc/%.20s/%s", pid, name);
+	fd = text ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	if (fd < 0) {
+		free(text);
+		return NULL;
+	}
+	while ((got = read(fd, text + n, max - n)) > 0) {
+		n += got;
+		if (n < max)
+			continue;
+		more = realloc(text, 2 * max + 1);
+		if (!more)
+			break;
+		text = more;
+		max *= 2;
+	}
+	if (got < 0)
+		err = errno;
+	close(fd);
+	if (err) {
+		free(text);
+		errno = err;
+		return NULL;
+	}
+	text[n] = 0;
+	*bytes = n;
+	return text;
+}
+
+/*
+ * In the midst of exec a process has memory and no environment yet.  Those started before
+ * the job are none of it.
+ */
+static bool in_exec(const struct job *job, const char *pid)
+{
+	unsigned long long ticks = 0;
+	unsigned long size = 0;
+	size_t bytes;
+	char *stat = slurp(pid, "stat", &bytes), *p = stat ? strrchr(stat, ')') : NULL;
+	bool ret = p &&
+		   sscanf(p + 1,
+			  " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
+			  "%*d %*d %llu %lu",
+			  &ticks, &size) == 2 &&
+		   size && (ticks + 1) * (1000000000ULL / sysconf(_SC_CLK_TCK)) >= job->start_ns;
+
+	free(stat);
+	return ret;
+}
+
+/* A static program has no agent to come. */
+static bool has_loader(const char *pid)
+{
+	size_t bytes;
+	char *maps = slurp(pid, "maps", &bytes);
+	bool ret = maps && strstr(maps, "/ld-linux");
+
+	free(maps);
+	return ret;
+}
+
+static bool on_its_way(const struct job *job, const char *pid)
+{
+	char var[sizeof(WIRE_ENV "=") + JOB_NAME];
+	size_t bytes;
+	char *env = slurp(pid, "environ", &bytes);
+	bool ret;
+
+	if (!env)
+		return errno == EIO && in_exec(job, pid); /* it is out: a client until just now */
+	if (!bytes) {
+		ret = in_exec(job, pid);
+	} else {
+		/* With the NUL that ends it. */
+		int len = snprintf(var, sizeof(var), WIRE_ENV "=%s", job->name) + 1;
+
+		ret = memmem(env, bytes, var, len) && has_loader(pid);
+	}
+	free(env);
+	return ret;
+}
+
+static bool any_on_its_way(const struct job *job)
+{
+	DIR *dir = opendir("/proc");
+	struct dirent *d;
+	bool any = false;
+
+	while (dir && !any && (d = readdir(dir)))
+		any = isdigit((unsigned char)*d->d_name) && on_its_way(job, d->d_name);
+	if (dir)
+		closedir(dir);
+	return any;
+}
+
+bool job_goes_on(struct job *job)
+{
+	if (job_busy(job)) {
+		job->quiet_ns = 0;
+		return true;
+	}
+	if (!job->quiet_ns)
+		job->quiet_ns = now_ns();
+	/* In vain: it is setuid, or another libc's. */
+	return now_ns() < job->quiet_ns + ARRIVAL_NS && any_on_its_way(job);
 }
 
 /* ---- words and death -------------------------------------------------- */

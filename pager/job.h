@@ -28,6 +28,8 @@ struct job {
 	pid_t pid;	     /* the program; 0: not started yet; atomic */
 	int runner;	     /* socket of its vswap run, -1: that is us; atomic */
 	int listener;
+	uint64_t start_ns;	/* of CLOCK_BOOTTIME */
+	uint64_t quiet_ns;	/* since when it has no client, but goes on; 0: it has */
 	char name[JOB_NAME];	/* of the listener, in the abstract namespace */
 	bool killed;		/* by us, with the reason said; atomic */
 	struct lacking lacking; /* coredump.c */
@@ -51,6 +53,8 @@ int job_turn(struct job *job, int fd, int ms);
 void job_close(struct job *job);
 /* Has it any client left? */
 bool job_busy(const struct job *job);
+/* The same, or a program that one of its processes has become is on its way to be one. */
+bool job_goes_on(struct job *job);
 /* One line to whoever started it, "vswap: " first. */
 void job_say(struct job *job, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /*

@@ -405,7 +405,7 @@ static int follow(int sigfd)
 			ended = true;
 			__atomic_store_n(&run.job->pid, 0, __ATOMIC_RELAXED);
 		}
-		if (ended && !job_busy(run.job))
+		if (ended && !job_goes_on(run.job))
 			return status;
 	}
 }

@@ -90,7 +90,7 @@ static void *job_main(void *arg)
 
 	prctl(PR_SET_NAME, "vswap-job");
 	here = await_runner(job);
-	while (here ? !ended || job_busy(job) : job_busy(job)) {
+	while (here ? !ended || job_goes_on(job) : job_busy(job)) {
 		int seen = job_turn(job, here ? job->runner : -1, here && !ended ? -1 : 50);
 
 		if ((seen & (JOB_CLIENT | JOB_REFUSE)) && !told) {

@@ -92,6 +92,24 @@ def exec_late(t):
         t.check(run.status == 0 and run.out == want and not run.err, "not as without vswap", run)
 
 
+BACKGROUND = (
+    (SH, "-c", "(sleep 0.2; exec sh -c 'sleep 0.1; echo done') & exit 0"),
+    (SH, "-c", "sh -c 'sleep 0.1; echo done' & exit 0"),
+    ("python3", "-c", "import os\nos.posix_spawn('/bin/sh', ['sh', '-c', 'sleep 0.1; echo done'],"
+                      " os.environ)\nos._exit(0)"),
+)
+
+
+@case("command/background")
+def background(t):
+    """What execs when the program has ended is waited for, too."""
+    t.need_userfaultfd()
+    for argv in BACKGROUND:
+        for _ in range(8):
+            run = t.run(under(t, *argv))
+            t.check(run.status == 0 and run.out == b"done\n" and not run.err, "was lost", run)
+
+
 SEEN = {
     "environment": ["env", "-0"],
     "directory": ["pwd", "-P"],
