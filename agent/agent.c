@@ -747,14 +747,24 @@ static long open_uffd(void)
 	return ret;
 }
 
-static long connect_to(const char *name)
+static size_t name_length(const char *space)
+{
+	size_t len = 0;
+
+	while (space[len] && space[len] != ':')
+		len++;
+	return len;
+}
+
+static long connect_to_space(void)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	size_t len = length(name);
+	const char *name = exec_space();
+	size_t len = name_length(name);
 	long fd, ret;
 
 	if (len + 1 > sizeof(addr.sun_path))
-		return -22;
+		return -E_INVAL;
 	memcpy(addr.sun_path + 1, name, len);
 	fd = sys3(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)
@@ -765,6 +775,14 @@ static long connect_to(const char *name)
 		return ret;
 	}
 	return fd;
+}
+
+static void put_key(struct wire_msg *hello)
+{
+	const char *space = exec_space(), *key = space + name_length(space);
+
+	if (*key && length(key + 1) == WIRE_KEY)
+		memcpy(hello->key, key + 1, WIRE_KEY);
 }
 
 /*
@@ -834,6 +852,7 @@ static long set_up(struct wire_msg *ready)
 	long ret = open_uffd();
 	int fds[2];
 
+	put_key(&msg);
 	if (ret < 0)
 		msg.error = -ret;
 	agent.uffd = ret;
@@ -894,9 +913,10 @@ static void child_main(void *unused)
 	/* Most exec, or are gone, by then; near a limit, they may have passed it. */
 	if (!agent.fork_waits)
 		sys2(SYS_nanosleep, &rest, NULL);
-	fd = connect_to(exec_space());
+	fd = connect_to_space();
 	if (fd < 0)
 		leave();
+	put_key(&msg);
 	agent.sock = fd;
 	agent.mem = sys3(SYS_openat, AT_FDCWD, "/proc/self/mem", O_RDONLY | O_CLOEXEC);
 	(void)*(volatile char *)agent.beacon;
@@ -972,7 +992,7 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
 	exec_set_up();
 	if (!exec_take_env(envp))
 		return;
-	sock = connect_to(exec_space());
+	sock = connect_to_space();
 	if (sock < 0)
 		die("vswap: agent: supervisor cannot be reached (killed before main)\n");
 	agent.sock = sock;

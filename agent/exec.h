@@ -13,7 +13,7 @@ void exec_set_up(void);
  */
 bool exec_take_env(char **envp);
 
-/* The name of the supervisor's socket, abstract. */
+/* The name of the supervisor's socket, abstract, and the key: see WIRE_ENV. */
 const char *exec_space(void);
 
 #endif

@@ -24,8 +24,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_MAGIC     0x70617773760005ULL /* the last digits are the version */
-#define WIRE_ENV       "VSWAP_SPACE"	   /* abstract socket name, without its NUL */
+#define WIRE_MAGIC     0x70617773760006ULL /* the last digits are the version */
+#define WIRE_ENV       "VSWAP_SPACE"	   /* abstract socket name, without its NUL, ':', key */
+#define WIRE_KEY       32		   /* characters; all names are public, keys are not */
 #define WIRE_PAGE      4096UL
 #define WIRE_ETIMEDOUT 110
 
@@ -58,6 +59,7 @@ struct wire_msg {
 	uint32_t staging_pages; /* WELCOME */
 	uint32_t tid;		/* HELLO_CHILD, READY: the agent's thread */
 	uint64_t hold;		/* HOLD, DROP */
+	char key[WIRE_KEY];	/* HELLO, HELLO_CHILD */
 	/* READY: never to be managed; a child's are its parent's. */
 	struct wire_range own[WIRE_RANGES];
 };

@@ -711,7 +711,7 @@ static struct client *client_new(struct job *job)
 	return c;
 }
 
-static int receive(int sock, struct wire_msg *msg, int *fd)
+int client_receive(int sock, struct wire_msg *msg, int *fd)
 {
 	union {
 		char buf[CMSG_SPACE(sizeof(int))];
@@ -722,12 +722,13 @@ static int receive(int sock, struct wire_msg *msg, int *fd)
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
 		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf),
 	};
 	struct pollfd p = { .fd = sock, .events = POLLIN };
 	struct cmsghdr *cmsg;
 	ssize_t n;
 
+	/* Padding would do for a second one. */
+	hdr.msg_controllen = CMSG_LEN(sizeof(int));
 	*fd = -1;
 	do {
 		n = poll(&p, 1, HANDSHAKE_MS);
@@ -869,7 +870,7 @@ static int adopt(struct job *job, int sock, pid_t pid, uint32_t tid)
 		return -ENOENT;
 	if (client_gone(c) || c->statm >= 0 || open_process(c, pid) ||
 	    send_with_fds(sock, &msg, (int[]){ c->shared_fd, frames_fd(), c->uffd }, 3) ||
-	    receive(sock, &msg, &fd) || msg.type != WIRE_READY)
+	    client_receive(sock, &msg, &fd) || msg.type != WIRE_READY)
 		goto out;
 	close_fd(c->shared_fd);
 	c->shared_fd = -1;
@@ -896,21 +897,14 @@ out:
 	return ret;
 }
 
-int client_accept(struct job *job, int sock, pid_t pid)
+int client_accept(struct job *job, int sock, pid_t pid, const struct wire_msg *hello, int uffd)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = pager.features };
-	struct wire_msg msg = { 0 };
+	struct wire_msg msg = *hello;
 	struct client *c;
-	int fds[2], fd = -1, uffd, ret;
+	int fds[2], fd = -1, ret;
 
-	ret = receive(sock, &msg, &uffd);
-	/*
-	 * It has ended, or called exec() before its agent had said a word: what it is by now
-	 * calls us itself, and is not to be killed for that.
-	 */
-	if (ret == -ECONNRESET)
-		return -ENOENT;
-	if (!ret && msg.type == WIRE_HELLO_CHILD) {
+	if (msg.type == WIRE_HELLO_CHILD) {
 		close_fd(uffd);
 		return adopt(job, sock, pid, msg.tid);
 	}
@@ -923,9 +917,8 @@ int client_accept(struct job *job, int sock, pid_t pid)
 	c->pid = pid;
 	c->is_program = pid == __atomic_load_n(&job->pid, __ATOMIC_RELAXED);
 	c->uffd = uffd;
-	if (ret || msg.type != WIRE_HELLO) {
-		job_say(job, "agent: no greeting from process %d: %s", pid,
-			strerror(ret ? -ret : EPROTO));
+	if (msg.type != WIRE_HELLO) {
+		job_say(job, "agent: no greeting from process %d: %s", pid, strerror(EPROTO));
 		goto fail;
 	}
 	if (msg.error || c->uffd < 0) {
@@ -955,7 +948,7 @@ int client_accept(struct job *job, int sock, pid_t pid)
 		close(fds[0]);
 	}
 	if (!ret)
-		ret = receive(sock, &msg, &fd);
+		ret = client_receive(sock, &msg, &fd);
 	close_fd(fd);
 	if (ret == -ECONNRESET || ret == -EPIPE) {
 		client_free(c);

@@ -161,14 +161,19 @@ struct client {
 /* ---- client.c ------------------------------------------------------- */
 
 /*
- * Answer an agent that has just connected on @sock: take its userfaultfd, give
- * it a control block and the frames, make it a client of @job, of process @pid;
- * or find the client it is the agent of, if its process is a forked child.
+ * The next message on @sock, with what descriptor comes along, else -1.  Waits for some
+ * seconds.  0 or -errno; -ECONNRESET: there is none to come.
+ */
+int client_receive(int sock, struct wire_msg *msg, int *fd);
+/*
+ * Answer an agent that said @hello on @sock, with @uffd: give it a control block and the
+ * frames, make it a client of @job, of process @pid; or find the client it is the agent of,
+ * if its process is a forked child.  @uffd is closed or the client's then.
  * Returns 0; @sock is the client's then.  -ENOENT: a child that goes on without, or the
  * process has ended, or is another program's by now.  Else it said why, and the process
  * must not go on.  Waits for the agent, some seconds.
  */
-int client_accept(struct job *job, int sock, pid_t pid);
+int client_accept(struct job *job, int sock, pid_t pid, const struct wire_msg *hello, int uffd);
 /*
  * A child of @parent, born with @uffd, with the parent's entries; @protect: what they share
  * is to be write-protected in both.  State and gate held.

@@ -23,7 +23,10 @@
 #include "group.h"
 #include "state.h"
 
-#define ARRIVAL_NS 10000000000ULL /* from exec to the agent's call */
+#define ARRIVAL_NS  10000000000ULL /* from exec to the agent's call */
+
+#define GREETING_NS 10000000000ULL
+#define CALLERS_MS  1000
 
 /* Locks: jobs.lock -> the list of clients. */
 static struct {
@@ -43,18 +46,21 @@ static uint64_t boot_ns(void)
 static int listen_for_agents(struct job *job)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	uint64_t secret[2];
+	unsigned long long secret[4];
 
 	if (getrandom(secret, sizeof(secret), 0) != sizeof(secret))
 		return -EIO;
-	snprintf(job->name, sizeof(job->name), "vswap-%d-%016llx%016llx", getpid(),
-		 (unsigned long long)secret[0], (unsigned long long)secret[1]);
-	memcpy(addr.sun_path + 1, job->name, strlen(job->name));
+	/* Every user may read the names of all sockets, so the key is not part of it. */
+	job->name_len = snprintf(job->name, sizeof(job->name), "vswap-%d-%016llx%016llx", getpid(),
+				 secret[0], secret[1]);
+	snprintf(job->name + job->name_len, sizeof(job->name) - job->name_len, ":%016llx%016llx",
+		 secret[2], secret[3]);
+	memcpy(addr.sun_path + 1, job->name, job->name_len);
 	job->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (job->listener < 0)
 		return -errno;
 	if (bind(job->listener, (struct sockaddr *)&addr,
-		 offsetof(struct sockaddr_un, sun_path) + 1 + strlen(job->name)) ||
+		 offsetof(struct sockaddr_un, sun_path) + 1 + job->name_len) ||
 	    listen(job->listener, 16))
 		return -errno;
 	return 0;
@@ -122,6 +128,19 @@ void job_close(struct job *job)
 	if (job->listener >= 0)
 		close(job->listener);
 	job->listener = -1;
+	while (job->nr_callers)
+		close(job->caller[--job->nr_callers].sock);
+}
+
+bool job_knows(const struct job *job, const char key[WIRE_KEY])
+{
+	const char *own = job->name + job->name_len + 1;
+	char differs = 0;
+
+	/* In the same time wherever they differ. */
+	for (unsigned int i = 0; i < WIRE_KEY; i++)
+		differs |= own[i] ^ key[i];
+	return !differs;
 }
 
 unsigned int jobs_count(void)
@@ -346,37 +365,94 @@ void jobs_kill(const char *fmt, ...)
 
 /* ---- agents ----------------------------------------------------------- */
 
-/*
- * A connection is waiting: the agent of the program or of what it execs.  What
- * cannot be managed must not run: its memory would have no limit.
- */
-static int accept_agent(struct job *job)
+/* Caller @i has been heard, or is not to be. */
+static void forget_caller(struct job *job, unsigned int i)
 {
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
-	int ret = -EIO, sock = accept4(job->listener, NULL, NULL, SOCK_CLOEXEC);
+	job->nr_callers--;
+	memmove(job->caller + i, job->caller + i + 1, (job->nr_callers - i) * sizeof(*job->caller));
+}
+
+/*
+ * A connection is waiting.  Anybody may connect: who says nothing is to hold up none.
+ */
+static void take_caller(struct job *job)
+{
+	int sock = accept4(job->listener, NULL, NULL, SOCK_CLOEXEC);
 
 	if (sock < 0)
-		return 0;
-	if (!getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len)) {
-		/* The program itself is the first. */
-		if (!job->pid)
-			__atomic_store_n(&job->pid, cred.pid, __ATOMIC_RELAXED);
-		ret = client_accept(job, sock, cred.pid);
-		if (ret && ret != -ENOENT && cred.pid > 0)
-			kill(cred.pid, SIGKILL);
+		return;
+	if (job->nr_callers == JOB_CALLERS) {
+		close(job->caller[0].sock);
+		forget_caller(job, 0);
 	}
+	job->caller[job->nr_callers++] = (struct caller){ sock, now_ns() };
+}
+
+/*
+ * The agent of the program, of what it execs, or of a child has something to say, or
+ * somebody has who only knows the name.  What cannot be managed must not run: its memory
+ * would have no limit.
+ */
+static int answer(struct job *job, int sock)
+{
+	struct wire_msg hello;
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	int uffd, ret = client_receive(sock, &hello, &uffd);
+
+	/*
+	 * It has ended, or called exec() before its agent had said a word: what it is by now
+	 * calls us itself, and is not to be killed for that.
+	 */
+	if (ret || !job_knows(job, hello.key) ||
+	    getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len)) {
+		if (uffd >= 0)
+			close(uffd);
+		close(sock);
+		return 0;
+	}
+	/* The program itself is the first. */
+	if (!job->pid)
+		__atomic_store_n(&job->pid, cred.pid, __ATOMIC_RELAXED);
+	ret = client_accept(job, sock, cred.pid, &hello, uffd);
+	if (ret && ret != -ENOENT && cred.pid > 0)
+		kill(cred.pid, SIGKILL);
 	if (ret)
 		close(sock);
 	return !ret ? JOB_CLIENT : ret == -ENOENT ? 0 : JOB_REFUSE;
+}
+
+/* @p is what poll() said of each. */
+static int hear_callers(struct job *job, const struct pollfd *p)
+{
+	unsigned int n = job->nr_callers;
+	int seen = 0;
+
+	for (unsigned int i = 0, at = 0; i < n; i++) {
+		struct caller c = job->caller[at];
+
+		if (p[i].revents) {
+			forget_caller(job, at);
+			seen |= answer(job, c.sock);
+		} else if (now_ns() > c.since_ns + GREETING_NS) {
+			forget_caller(job, at);
+			close(c.sock);
+		} else {
+			at++;
+		}
+	}
+	return seen;
 }
 
 int job_turn(struct job *job, int fd, int ms)
 {
 	struct client *list[MAX_CLIENTS];
 	unsigned int n = clients_get(list, MAX_CLIENTS), nr = 0;
-	struct pollfd p[MAX_CLIENTS + 2] = { { .fd = fd, .events = POLLIN },
-					     { .fd = job->listener, .events = POLLIN } };
+	struct pollfd p[2 + JOB_CALLERS + MAX_CLIENTS] = {
+		{ .fd = fd, .events = POLLIN },
+		{ .fd = job->listener, .events = POLLIN },
+	};
+	struct pollfd *callers = p + 2, *agents = callers + job->nr_callers;
 	int ready, seen = 0;
 
 	for (unsigned int i = 0; i < n; i++)
@@ -384,21 +460,27 @@ int job_turn(struct job *job, int fd, int ms)
 			client_put(list[i]);
 		else
 			list[nr++] = list[i];
+	for (unsigned int i = 0; i < job->nr_callers; i++)
+		callers[i] = (struct pollfd){ .fd = job->caller[i].sock, .events = POLLIN };
 	for (unsigned int i = 0; i < nr; i++)
-		p[2 + i] = (struct pollfd){ .fd = list[i]->sock };
-	ready = poll(p, nr + 2, ms);
+		agents[i] = (struct pollfd){ .fd = list[i]->sock };
+	/* They have a time limit. */
+	if (job->nr_callers && (ms < 0 || ms > CALLERS_MS))
+		ms = CALLERS_MS;
+	ready = poll(p, agents + nr - p, ms);
 	if (ready < 0 && errno != EINTR)
 		job_kill(job, "poll: %s: killed", strerror(errno));
 	for (unsigned int i = 0; i < nr; i++) {
 		/* Ended, or became another program by exec. */
-		if (ready > 0 && p[2 + i].revents)
+		if (ready > 0 && agents[i].revents)
 			client_dead(list[i]);
 		client_put(list[i]);
 	}
-	if (ready <= 0)
+	if (ready < 0)
 		return 0;
+	seen |= hear_callers(job, callers);
 	if (p[1].revents & POLLIN)
-		seen |= accept_agent(job);
+		take_caller(job);
 	if (p[0].revents)
 		seen |= JOB_INPUT;
 	return seen;

@@ -15,11 +15,19 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "../agent/wire.h"
 #include "coredump.h"
 
 struct group;
 
-#define JOB_NAME 64
+#define JOB_NAME    96
+#define JOB_CALLERS 32
+
+/* One who has connected and said nothing yet. */
+struct caller {
+	int sock;
+	uint64_t since_ns;
+};
 
 struct job {
 	struct job *next;    /* jobs.lock */
@@ -28,9 +36,12 @@ struct job {
 	pid_t pid;	     /* the program; 0: not started yet; atomic */
 	int runner;	     /* socket of its vswap run, -1: that is us; atomic */
 	int listener;
-	uint64_t start_ns;	/* of CLOCK_BOOTTIME */
-	uint64_t quiet_ns;	/* since when it has no client, but goes on; 0: it has */
-	char name[JOB_NAME];	/* of the listener, in the abstract namespace */
+	uint64_t start_ns;     /* of CLOCK_BOOTTIME */
+	uint64_t quiet_ns;     /* since when it has no client, but goes on; 0: it has */
+	char name[JOB_NAME];   /* for WIRE_ENV */
+	unsigned int name_len; /* of the listener's, in the abstract namespace; behind it the key */
+	struct caller caller[JOB_CALLERS]; /* the first is the oldest */
+	unsigned int nr_callers;
 	bool killed;		/* by us, with the reason said; atomic */
 	struct lacking lacking; /* coredump.c */
 };
@@ -51,6 +62,8 @@ void job_put(struct job *job);
 int job_turn(struct job *job, int fd, int ms);
 /* Close the listener: nobody joins any more. */
 void job_close(struct job *job);
+/* Does who says this know the job from more than its listener's public name? */
+bool job_knows(const struct job *job, const char key[WIRE_KEY]);
 /* Has it any client left? */
 bool job_busy(const struct job *job);
 /* The same, or a program that one of its processes has become is on its way to be one. */
@@ -77,11 +90,12 @@ enum job_type {
 	JOB_MSG_SAY,	    /* space: a line for the user */
 	JOB_MSG_ENDED,	    /* run: the program ended; hang up when the last client has */
 	JOB_MSG_DUMPED,	    /* run: the same, and it left a core dump */
+	JOB_MSG_JOIN,	    /* run: the first of all, with the key */
 };
 
 struct job_msg {
 	uint32_t type;	/* enum job_type */
-	char text[900]; /* SAY: NUL ended */
+	char text[900]; /* SAY: NUL ended; JOIN: WIRE_KEY characters */
 };
 
 #endif

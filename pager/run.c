@@ -469,20 +469,24 @@ static int exit_status(int status)
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-static int connect_to(const char *name)
+/* @join is as WIRE_ENV. */
+static int connect_to(const char *join)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	size_t len = strlen(name);
+	struct job_msg msg = { .type = JOB_MSG_JOIN };
+	size_t len = strcspn(join, ":");
 	int fd, err;
 
-	if (len + 1 > sizeof(addr.sun_path))
-		return -ENAMETOOLONG;
-	memcpy(addr.sun_path + 1, name, len);
+	if (len + 1 > sizeof(addr.sun_path) || strlen(join) != len + 1 + WIRE_KEY)
+		return -EPROTO;
+	memcpy(addr.sun_path + 1, join, len);
+	memcpy(msg.text, join + len + 1, WIRE_KEY);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
 	if (!connect(fd, (struct sockaddr *)&addr,
-		     offsetof(struct sockaddr_un, sun_path) + 1 + len))
+		     offsetof(struct sockaddr_un, sun_path) + 1 + len) &&
+	    send(fd, &msg, sizeof(msg), MSG_NOSIGNAL) == sizeof(msg))
 		return fd;
 	err = -errno;
 	close(fd);

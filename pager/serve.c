@@ -28,11 +28,26 @@
 
 #define EXIT_VSWAP 125
 #define JOIN_MS	   10000 /* from the answer to the connection of the run */
+#define KEY_MS	   1000	 /* from there to its first word */
 
 static struct {
 	bool serving; /* atomic, as the next */
 	bool closing;
 } serve;
+
+/* Is it the run that was told of the job? */
+static bool is_runner(const struct job *job, int sock)
+{
+	struct pollfd p = { .fd = sock, .events = POLLIN };
+	struct ucred cred;
+	struct job_msg msg;
+	socklen_t len = sizeof(cred);
+
+	return !getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) &&
+	       (cred.uid == geteuid() || !cred.uid) && poll(&p, 1, KEY_MS) > 0 &&
+	       recv(sock, &msg, sizeof(msg), MSG_DONTWAIT) == sizeof(msg) &&
+	       msg.type == JOB_MSG_JOIN && job_knows(job, msg.text);
+}
 
 /* The first connection is the run's.  False: none came. */
 static bool await_runner(struct job *job)
@@ -41,8 +56,6 @@ static bool await_runner(struct job *job)
 
 	while (now_ns() < deadline && !pager_stopping()) {
 		struct pollfd p = { .fd = job->listener, .events = POLLIN };
-		struct ucred cred;
-		socklen_t len = sizeof(cred);
 		int sock;
 
 		if (poll(&p, 1, 100) <= 0)
@@ -50,8 +63,7 @@ static bool await_runner(struct job *job)
 		sock = accept4(job->listener, NULL, NULL, SOCK_CLOEXEC);
 		if (sock < 0)
 			continue;
-		if (!getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) &&
-		    (cred.uid == geteuid() || !cred.uid)) {
+		if (is_runner(job, sock)) {
 			__atomic_store_n(&job->runner, sock, __ATOMIC_RELEASE);
 			return true;
 		}

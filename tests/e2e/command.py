@@ -110,6 +110,56 @@ def background(t):
             t.check(run.status == 0 and run.out == b"done\n" and not run.err, "was lost", run)
 
 
+STRANGER = r"""
+import array, ctypes, os, socket, struct, sys, time
+ours = f"@vswap-{sys.argv[1]}-"
+name, = {line.split()[-1][1:] for line in open("/proc/net/unix") if ours in line}
+memfds = 0
+for kind in (1, 2):
+    for key in (b"", b"0" * 32):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        s.connect("\0" + name)
+        fds = array.array("i", [ctypes.CDLL(None).syscall(323, os.O_CLOEXEC | 1)])
+        s.sendmsg([struct.pack("QIIQIIQ32s64x", 0x70617773760006, kind, 0, 0, 0, 0, 0, key)],
+                  [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        s.settimeout(5)
+        data, more, _, _ = s.recvmsg(4096, 4096)
+        memfds += len(more)
+mute = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(40)]
+for s in mute:
+    s.connect("\0" + name)
+print(memfds, flush=True)
+time.sleep(60)
+"""
+
+
+@case("command/stranger")
+def stranger(t):
+    """Who knows no more than the socket's public name gets nothing, and hurts nobody."""
+    t.need_userfaultfd()
+    live = t.spawn(under(t, *t.vmtest("hold", 96 * MIB)))
+    t.check((live.line(20) or "").startswith("ready "), "not ready")
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    other = t.spawn((nobody if os.geteuid() == 0 else []) +
+                    ["/usr/bin/python3", "-c", STRANGER, str(live.pid)])
+    line = other.line(20)
+    t.check(line == "0", f"got something: {line}: {other.err()}")
+    live.say("check")
+    t.check(live.line(20) == f"good {96 * MIB // 4096} sigbus 0 wrong 0", "wrong bytes")
+    run = live.finish()
+    t.check(run.status == 0 and not run.err, "failed", run)
+    other.kill()
+    # Nor does it hold up who comes then.
+    live = t.spawn(under(t, SH, "-c", "echo up; read x; exec sh -c 'echo done'"))
+    t.check(live.line(20) == "up", "did not start")
+    other = t.spawn(["/usr/bin/python3", "-c", STRANGER, str(live.pid)])
+    t.check(other.line(20) == "0", f"got something: {other.err()}")
+    live.say("")
+    t.check(live.line(8) == "done", f"held up: {live.err()}")
+    t.check(live.finish().status == 0, "failed")
+    other.kill()
+
+
 SEEN = {
     "environment": ["env", "-0"],
     "directory": ["pwd", "-P"],

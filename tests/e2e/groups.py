@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 
@@ -453,8 +454,10 @@ def join(space):
     space.t.check(reply["ok"], f"join: {reply}")
     sock.close()
     run = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    run.connect("\0" + reply["socket"])
-    return run, "\0" + reply["socket"]
+    name, key = reply["socket"].split(":")
+    run.connect("\0" + name)
+    run.send(struct.pack("I900s", 6, key.encode()))
+    return run, "\0" + name
 
 
 @case("groups/stalls", timeout=90, waits=True)
