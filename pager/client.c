@@ -448,12 +448,12 @@ void client_dead(struct client *c)
 
 bool client_gone(struct client *c)
 {
-	/* Nothing of ours is ever mapped there: ENOENT from a living one. */
-	struct uffdio_zeropage probe = { .range = { 1UL << 20, PAGE_SIZE_ } };
+	/* From where nothing can be read, so nothing changes whatever is mapped there. */
+	struct uffdio_copy probe = { .dst = 1UL << 20, .len = PAGE_SIZE_ };
 
 	if (client_is_dead(c))
 		return true;
-	return ioctl(c->uffd, UFFDIO_ZEROPAGE, &probe) && errno == ESRCH;
+	return ioctl(c->uffd, UFFDIO_COPY, &probe) && errno == ESRCH;
 }
 
 /*

@@ -97,11 +97,16 @@ for rule in ("mapkinds", "sysv", "mlockall", "advices", "direct", "ownuffd", "sa
     add_rule(rule)
 
 
-@case("memory/clonefork", timeout=60)
-def clonefork(t):
-    """A child without an agent gives nothing back of what it came with: no bound on that."""
-    ran, _ = t.paged(t.vmtest("clonefork", 3 * t.ram), bound=False)
-    check_output(t, ran, "clonefork")
+def add_agentless(name):
+    @case(f"memory/{name}", timeout=60)
+    def run(t):
+        """A child without an agent gives nothing back of what it came with: no bound on that."""
+        ran, _ = t.paged(t.vmtest(name, 3 * t.ram), bound=False)
+        check_output(t, ran, name)
+
+
+for agentless in ("clonefork", "low"):
+    add_agentless(agentless)
 
 
 @case("memory/leftbehind", timeout=60)

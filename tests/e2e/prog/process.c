@@ -299,12 +299,52 @@ void test_clonefork(void)
 				range_fill(mem + last * PAGE, some, last, version + 1000 + i);
 			}
 			range_check(mem + last * PAGE, some, last, version + 1000 + i - 1);
+			/* One of its own by libc, whose handlers are the agent's. */
+			pid = forked();
+			if (!pid) {
+				range_check(mem, some, 0, version);
+				range_check(mem + last * PAGE, some, last, version + 1000 + i - 1);
+				_exit(0);
+			}
+			wait_for(pid, "child's child");
 			_exit(0);
 		}
 		wait_for(pid, "child");
 		range_fill(mem, nr, 0, version + 1);
 		range_check(mem, nr, 0, version + 1);
 	}
+}
+
+/* The same, with memory as low as a program may have it, where nothing is by itself. */
+void test_low(void)
+{
+	size_t some = 16, nr = args.size / 2 / PAGE, i;
+	char *low = mmap((void *)(1UL << 20), some * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	char *mem = map_anon(nr * PAGE);
+	pid_t pid;
+
+	if (low != (char *)(1UL << 20))
+		fail_errno("mmap");
+	pressure_init(args.size - nr * PAGE);
+	range_fill(mem, nr, 0, 0);
+	range_fill(low, some, 0, 7);
+	pressure();
+	for (i = 0; i < args.passes; i++) {
+		pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+		if (pid < 0)
+			fail_errno("clone");
+		if (!pid) {
+			/* For as long as it takes to be looked after. */
+			usleep(100000);
+			range_check(low, some, 0, 7);
+			_exit(0);
+		}
+		pressure();
+		wait_for(pid, "child");
+		range_check(low, some, 0, 7);
+	}
+	range_check(mem, nr, 0, 0);
 }
 
 /*
