@@ -941,10 +941,11 @@ static void child_main(void *unused)
 	serve();
 }
 
+/* Not agent.shared: a child by clone(2) itself has that pointer of its parent's, and no more. */
 static void before_fork(void)
 {
 	const struct timespec pause = { 0, FOLLOW_NS };
-	struct agent_shared *sh = agent.shared;
+	struct agent_shared *sh = control_block();
 
 	/* Without, it is a child that has no agent yet, and what its parent saw holds. */
 	if (!sh)
@@ -963,7 +964,7 @@ static void before_fork(void)
 static void in_parent(void)
 {
 	const struct timespec pause = { 0, FOLLOW_NS };
-	struct agent_shared *sh = agent.shared;
+	struct agent_shared *sh = control_block();
 
 	while (sh && __atomic_load_n(&sh->keeps, __ATOMIC_RELAXED) &&
 	       (__atomic_load_n(&sh->gate, __ATOMIC_ACQUIRE) & GATE_READER ||
