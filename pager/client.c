@@ -30,7 +30,10 @@
 #define WEIGH_BYTES	(1 << 20)   /* made its own: to be weighed anew */
 #define GROWTH_BYTES	(512 << 10) /* the kernel counts what is resident to within some of that */
 #define LOOK_NS		20000000ULL
+#define MAX_LOST	64
 #define FORK_NS		2000000000ULL /* one that is not followed by then has failed */
+
+#define TOO_MANY	"more processes than the %d that can be paged in one space"
 
 static struct {
 	pthread_mutex_t lock;
@@ -38,6 +41,12 @@ static struct {
 	unsigned int nr, max;
 	uint64_t generation;
 	uint64_t last_id;
+	struct {
+		struct job *job;
+		int uffd;
+		struct home home;
+	} lost[MAX_LOST];
+	unsigned int nr_lost;
 } clients = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 long wire_futex(uint32_t *word, int op, uint32_t val, long timeout_ns)
@@ -446,14 +455,88 @@ void client_dead(struct client *c)
 		client_put(c);
 }
 
-bool client_gone(struct client *c)
+static bool memory_gone(int uffd)
 {
 	/* From where nothing can be read, so nothing changes whatever is mapped there. */
 	struct uffdio_copy probe = { .dst = 1UL << 20, .len = PAGE_SIZE_ };
 
-	if (client_is_dead(c))
-		return true;
-	return ioctl(c->uffd, UFFDIO_COPY, &probe) && errno == ESRCH;
+	return ioctl(uffd, UFFDIO_COPY, &probe) && errno == ESRCH;
+}
+
+bool client_gone(struct client *c)
+{
+	return client_is_dead(c) || memory_gone(c->uffd);
+}
+
+static struct home home_of(const struct client *c)
+{
+	/* Behind the guard, which others like it may be joined to. */
+	return (struct home){ c->own[0].start, c->own[1].start + PAGE_SIZE_ };
+}
+
+/*
+ * A child of @parent that cannot be a client: were its userfaultfd closed before it is gone,
+ * its evicted pages would read as zeros.  One too many is never closed.
+ */
+static void lose(struct client *parent, int uffd)
+{
+	pthread_mutex_lock(&clients.lock);
+	if (clients.nr_lost < MAX_LOST) {
+		job_get(parent->job);
+		clients.lost[clients.nr_lost].job = parent->job;
+		clients.lost[clients.nr_lost].uffd = uffd;
+		clients.lost[clients.nr_lost++].home = home_of(parent);
+	}
+	pthread_mutex_unlock(&clients.lock);
+}
+
+bool clients_lost(struct job *job)
+{
+	unsigned int gone = 0;
+	bool any = false;
+
+	pthread_mutex_lock(&clients.lock);
+	for (unsigned int i = 0; i < clients.nr_lost;) {
+		if (clients.lost[i].job != job) {
+			i++;
+		} else if (memory_gone(clients.lost[i].uffd)) {
+			close(clients.lost[i].uffd);
+			clients.lost[i] = clients.lost[--clients.nr_lost];
+			gone++;
+		} else {
+			any = true;
+			i++;
+		}
+	}
+	pthread_mutex_unlock(&clients.lock);
+	/* Never the last: the caller has one. */
+	while (gone--)
+		job_put(job);
+	return any;
+}
+
+static unsigned int add_home(struct home *list, unsigned int n, struct home home)
+{
+	for (unsigned int i = 0; i < n; i++)
+		if (list[i].code == home.code && list[i].area == home.area)
+			return n;
+	list[n] = home;
+	return n + 1;
+}
+
+unsigned int clients_homes(const struct job *job, struct home *list)
+{
+	unsigned int n = 0;
+
+	pthread_mutex_lock(&clients.lock);
+	for (unsigned int i = 0; i < clients.nr; i++)
+		if (clients.list[i]->job == job && client_pid(clients.list[i]) <= 0)
+			n = add_home(list, n, home_of(clients.list[i]));
+	for (unsigned int i = 0; i < clients.nr_lost && n < MAX_CLIENTS; i++)
+		if (clients.lost[i].job == job)
+			n = add_home(list, n, clients.lost[i].home);
+	pthread_mutex_unlock(&clients.lock);
+	return n;
 }
 
 /*
@@ -984,7 +1067,10 @@ int client_accept(struct job *job, int sock, pid_t pid, const struct wire_msg *h
 		send(sock, &msg, sizeof(msg), MSG_NOSIGNAL);
 		return 0;
 	}
-	job_say(job, "cannot manage the program: %s", strerror(-ret));
+	if (ret == -EUSERS)
+		job_say(job, TOO_MANY " (run fewer at once)", MAX_CLIENTS);
+	else
+		job_say(job, "cannot manage the program: %s", strerror(-ret));
 	c->sock = -1;
 fail:
 	client_free(c);
@@ -1052,9 +1138,10 @@ static uint64_t inheritance(struct client *c)
 struct client *client_fork(struct client *parent, int uffd, bool protect)
 {
 	struct client *c = client_new(parent->job);
+	int ret = 0;
 
 	if (!c) {
-		close(uffd);
+		lose(parent, uffd);
 		return NULL;
 	}
 	c->uffd = uffd;
@@ -1075,7 +1162,8 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 		drop_all_kept(c, parent);
 	if (protect)
 		client_protect_child(parent, uffd);
-	if (clients_add(c))
+	ret = clients_add(c);
+	if (ret)
 		goto fail;
 	/* Before it can fork again. */
 	if (client_has_agent(parent))
@@ -1085,7 +1173,11 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 	__atomic_store_n(&parent->is_protected, protect, __ATOMIC_RELAXED);
 	return c;
 fail:
+	lose(parent, uffd);
+	c->uffd = -1;
 	client_free(c);
+	if (ret == -EUSERS)
+		job_kill(parent->job, TOO_MANY ": killed (run fewer at once)", MAX_CLIENTS);
 	return NULL;
 }
 
@@ -1094,9 +1186,6 @@ void clients_kill(const struct job *job)
 	pthread_mutex_lock(&clients.lock);
 	for (unsigned int i = 0; i < clients.nr; i++) {
 		pid_t pid = client_pid(clients.list[i]);
-
-		if (!pid)
-			pid = __atomic_load_n(&clients.list[i]->tid, __ATOMIC_RELAXED);
 
 		if (clients.list[i]->job == job && pid > 0)
 			kill(pid, SIGKILL);

@@ -102,7 +102,6 @@ struct client {
 	uint32_t beacon;   /* the thread that faulted in own[]: a child's agent; atomic */
 	bool copy_mode;	   /* no UFFDIO_MOVE here */
 	bool batch_copies; /* the batch under way is by copying */
-	uint32_t tid;	   /* a thread of it that faulted */
 	struct range own[WIRE_RANGES]; /* the agent's: never managed */
 
 	pthread_mutex_t state;
@@ -303,8 +302,16 @@ void client_protect(struct client *c);
 /* The same where there was room at the fork, and is not any more: once for a fork. */
 void client_protect_shared(struct client *c);
 
-/* Kill all of @job. */
+/* Kill all of @job whose numbers are known. */
 void clients_kill(const struct job *job);
+/* Where the agent lies in a process and all that are forked of it. */
+struct home {
+	uint64_t code, area;
+};
+/* Those of the others; @list is for MAX_CLIENTS.  Returns how many. */
+unsigned int clients_homes(const struct job *job, struct home *list);
+/* Are some of @job alive whose fork could not be followed? */
+bool clients_lost(struct job *job);
 
 /* ---- event.c -------------------------------------------------------- */
 

@@ -548,8 +548,11 @@ static enum outcome serve_poison(struct server *sv, struct client *c, struct pla
 	}
 	count_add(&pager.count.sigbus, 1);
 	/* Before 6.6 a single page cannot be marked: the process gets the signal. */
-	if (err && !client_is_dead(c))
-		kill(client_pid(c) ? client_pid(c) : c->job->pid, SIGBUS);
+	if (err && !client_is_dead(c) && client_pid(c) > 0)
+		kill(client_pid(c), SIGBUS);
+	else if (err && !client_is_dead(c))
+		job_kill(c->job, "a page of a forked child is lost, and its process not known: "
+				 "killed");
 	return SERVED;
 }
 
@@ -893,7 +896,6 @@ static bool read_one(struct server *sv, struct client *c)
 			client_protect(c);
 		return event_stashed(c);
 	}
-	__atomic_store_n(&c->tid, msg.arg.pagefault.feat.ptid, __ATOMIC_RELAXED);
 	f = (struct fault){
 		.client = c,
 		.addr = msg.arg.pagefault.address & ~(PAGE_SIZE_ - 1),

@@ -66,6 +66,30 @@ static int listen_for_agents(struct job *job)
 	return 0;
 }
 
+/* Descriptors to kill by, which may be for the lack of any. */
+static int spare[2] = { -1, -1 };
+
+static void spares_keep(void)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+		fd = __atomic_exchange_n(&spare[i], fd, __ATOMIC_RELAXED);
+		if (fd >= 0)
+			close(fd);
+	}
+}
+
+static void spares_give(void)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		int fd = __atomic_exchange_n(&spare[i], -1, __ATOMIC_RELAXED);
+
+		if (fd >= 0)
+			close(fd);
+	}
+}
+
 struct job *job_create(struct group *group)
 {
 	struct job *job = calloc(1, sizeof(*job));
@@ -84,6 +108,7 @@ struct job *job_create(struct group *group)
 		errno = -ret;
 		return NULL;
 	}
+	spares_keep();
 	group_get(group);
 	job->group = group;
 	pthread_mutex_lock(&jobs.lock);
@@ -164,26 +189,7 @@ unsigned int jobs_in(const struct group *group)
 	return n;
 }
 
-bool job_busy(const struct job *job)
-{
-	struct client *list[MAX_CLIENTS];
-	unsigned int n = clients_get(list, MAX_CLIENTS);
-	bool busy = false;
-
-	for (unsigned int i = 0; i < n; i++) {
-		busy |= list[i]->job == job;
-		client_put(list[i]);
-	}
-	return busy;
-}
-
-/* ---- those on their way ----------------------------------------------- */
-
-/*
- * A client that execs is one no more until the agent in its new program calls, and a child
- * that execs at once never was: nobody tells of them but their environment, where the agent
- * finds whom to call.
- */
+/* ---- its processes ------------------------------------------------------ */
 
 /* All of a file of a process, NUL ended, to be freed; NULL with errno. */
 static char *slurp(const char *pid, const char *name, size_t *bytes)
@@ -222,6 +228,114 @@ static char *slurp(const char *pid, const char *name, size_t *bytes)
 	return text;
 }
 
+/* In the environment of whose processes the variable stands. */
+enum whose {
+	NOBODYS,
+	ANOTHERS,
+	OURS,
+};
+
+static enum whose whose_env(const struct job *job, const char *env, size_t bytes)
+{
+	char var[sizeof(WIRE_ENV "=") + JOB_NAME];
+	/* With the NUL that ends it. */
+	int len = snprintf(var, sizeof(var), WIRE_ENV "=%s", job->name) + 1;
+
+	if (memmem(env, bytes, var, len))
+		return OURS;
+	return memmem(env, bytes, WIRE_ENV "=", strlen(WIRE_ENV "=")) ? ANOTHERS : NOBODYS;
+}
+
+/* ---- killing ----------------------------------------------------------- */
+
+/*
+ * Is it one of @job, by where the agent lies in it?  By its environment, too, while that
+ * is to be read and was not written over.
+ */
+static bool is_at_home(const struct job *job, const char *pid, const struct home *home,
+		       unsigned int n)
+{
+	char *text, code[40], area[40];
+	size_t bytes;
+	bool ours = true;
+
+	text = slurp(pid, "environ", &bytes);
+	if (text)
+		ours = whose_env(job, text, bytes) != ANOTHERS;
+	free(text);
+	text = ours ? slurp(pid, "maps", &bytes) : NULL;
+	ours = false;
+	if (text && strstr(text, "vswap-agent.so"))
+		for (unsigned int i = 0; i < n && !ours; i++) {
+			snprintf(code, sizeof(code), "\n%llx-", (unsigned long long)home[i].code);
+			snprintf(area, sizeof(area), "\n%llx-", (unsigned long long)home[i].area);
+			ours = strstr(text, code) && strstr(text, area);
+		}
+	free(text);
+	return ours;
+}
+
+/*
+ * Of a forked child without an agent no number is known: what faults tell is of its own
+ * namespace, and one that has not faulted told none.
+ */
+static void kill_unknown(const struct job *job)
+{
+	struct home home[MAX_CLIENTS];
+	unsigned int n = clients_homes(job, home);
+	struct dirent *d;
+	DIR *dir;
+	pid_t pid;
+
+	if (!n)
+		return;
+	spares_give();
+	dir = opendir("/proc");
+	while (dir && (d = readdir(dir))) {
+		pid = atoi(d->d_name);
+		if (pid > 1 && pid != getpid() && is_at_home(job, d->d_name, home, n))
+			kill(pid, SIGKILL);
+	}
+	if (dir)
+		closedir(dir);
+	spares_keep();
+}
+
+/* Children first, as the agent does. */
+static void kill_all(const struct job *job)
+{
+	pid_t pid = __atomic_load_n(&job->pid, __ATOMIC_RELAXED);
+
+	kill_unknown(job);
+	if (pid > 0)
+		kill(pid, SIGKILL);
+	clients_kill(job);
+}
+
+bool job_busy(struct job *job)
+{
+	struct client *list[MAX_CLIENTS];
+	unsigned int n = clients_get(list, MAX_CLIENTS);
+	bool busy = clients_lost(job);
+
+	for (unsigned int i = 0; i < n; i++) {
+		busy |= list[i]->job == job;
+		client_put(list[i]);
+	}
+	/* Some may have been forked meanwhile, or had no descriptor left to be found by. */
+	if (busy && __atomic_load_n(&job->killed, __ATOMIC_RELAXED))
+		kill_all(job);
+	return busy;
+}
+
+/* ---- those on their way ----------------------------------------------- */
+
+/*
+ * A client that execs is one no more until the agent in its new program calls, and a child
+ * that execs at once never was: nobody tells of them but their environment, where the agent
+ * finds whom to call.
+ */
+
 /*
  * In the midst of exec a process has memory and no environment yet.  Those started before
  * the job are none of it.
@@ -256,21 +370,16 @@ static bool has_loader(const char *pid)
 
 static bool on_its_way(const struct job *job, const char *pid)
 {
-	char var[sizeof(WIRE_ENV "=") + JOB_NAME];
 	size_t bytes;
 	char *env = slurp(pid, "environ", &bytes);
 	bool ret;
 
 	if (!env)
 		return errno == EIO && in_exec(job, pid); /* it is out: a client until just now */
-	if (!bytes) {
+	if (!bytes)
 		ret = in_exec(job, pid);
-	} else {
-		/* With the NUL that ends it. */
-		int len = snprintf(var, sizeof(var), WIRE_ENV "=%s", job->name) + 1;
-
-		ret = memmem(env, bytes, var, len) && has_loader(pid);
-	}
+	else
+		ret = whose_env(job, env, bytes) == OURS && has_loader(pid);
 	free(env);
 	return ret;
 }
@@ -329,13 +438,9 @@ void job_say(struct job *job, const char *fmt, ...)
 
 static void die(struct job *job, const char *line)
 {
-	pid_t pid = __atomic_load_n(&job->pid, __ATOMIC_RELAXED);
-
 	if (!__atomic_exchange_n(&job->killed, true, __ATOMIC_RELAXED))
 		say(job, line);
-	if (pid > 0)
-		kill(pid, SIGKILL);
-	clients_kill(job);
+	kill_all(job);
 }
 
 void job_kill(struct job *job, const char *fmt, ...)

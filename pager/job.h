@@ -64,8 +64,8 @@ int job_turn(struct job *job, int fd, int ms);
 void job_close(struct job *job);
 /* Does who says this know the job from more than its listener's public name? */
 bool job_knows(const struct job *job, const char key[WIRE_KEY]);
-/* Has it any client left? */
-bool job_busy(const struct job *job);
+/* Has it any client left?  Those of a job that was killed are killed again. */
+bool job_busy(struct job *job);
 /* The same, or a program that one of its processes has become is on its way to be one. */
 bool job_goes_on(struct job *job);
 /* One line to whoever started it, "vswap: " first. */

@@ -100,12 +100,12 @@ BACKGROUND = (
 )
 
 
-@case("command/background")
+@case("command/background", timeout=120)
 def background(t):
     """What execs when the program has ended is waited for, too."""
     t.need_userfaultfd()
     for argv in BACKGROUND:
-        for _ in range(8):
+        for _ in range(4):
             run = t.run(under(t, *argv))
             t.check(run.status == 0 and run.out == b"done\n" and not run.err, "was lost", run)
 

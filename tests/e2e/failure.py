@@ -124,6 +124,27 @@ def sandbox_all(t):
     t.check(b"WRONG" not in run.err, "wrong bytes", run)
 
 
+def many(t, words, *limits):
+    """It is told, and all of it killed; no child reads a zero for what it was born with."""
+    t.need_userfaultfd()
+    live = t.spawn([*limits, *t.vswap_run("--ram", "96M", "--", *t.vmtest("forkmany", 160 * MIB))])
+    run = live.finish()
+    t.check(run.status == 137, f"status {run.status}, not 137", run)
+    t.check(b"WRONG" not in run.err and b"vmtest" not in run.err, "a child lived on", run)
+    for word in words:
+        t.check(word in run.err, f"no '{word.decode()}' in the message", run)
+
+
+@case("failure/too-many-processes")
+def too_many_processes(t):
+    many(t, (b"1024",))
+
+
+@case("failure/out-of-descriptors")
+def out_of_descriptors(t):
+    many(t, (b"limit",), "prlimit", "--nofile=100")
+
+
 @case("failure/program-stopped")
 def program_stopped(t):
     """A program stopped for a while finds its memory as it left it."""

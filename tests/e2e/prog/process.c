@@ -315,6 +315,34 @@ void test_clonefork(void)
 	}
 }
 
+/*
+ * More of those than can be served, or than there are descriptors for; each looks after
+ * some seconds at what it was born with.
+ */
+void test_forkmany(void)
+{
+	size_t nr = args.size / PAGE, some = 16;
+	char *mem = map_anon(some * PAGE), *rest = map_anon(nr * PAGE);
+	unsigned int i;
+	pid_t pid;
+
+	range_fill(mem, some, 0, 0);
+	range_fill(rest, nr, some, 0);
+	unmap(rest, nr * PAGE);
+	for (i = 0; i < 1100; i++) {
+		pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+		if (pid < 0)
+			fail_errno("clone");
+		if (!pid) {
+			sleep(5 * args.passes);
+			range_check(mem, some, 0, 0);
+			_exit(0);
+		}
+	}
+	while (i--)
+		wait(NULL);
+}
+
 /* The same, with memory as low as a program may have it, where nothing is by itself. */
 void test_low(void)
 {
