@@ -886,6 +886,12 @@ static bool read_one(struct server *sv, struct client *c)
 	if (!client_gate_to_read(c))
 		return false;
 	n = event_unstash(c, &msg) ? (ssize_t)sizeof(msg) : read(c->uffd, &msg, sizeof(msg));
+	/* There it is a fork, whose event stays where it is for want of a descriptor. */
+	if (n < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+		job_kill(c->job,
+			 "a fork cannot be followed: %s: killed (raise the limit on open files, "
+			 "'ulimit -Hn', or free memory)",
+			 strerror(errno));
 	if (n == sizeof(msg) && msg.event != UFFD_EVENT_PAGEFAULT)
 		event_follow(c, &msg);
 	client_ungate(c, GATE_TO_READ);

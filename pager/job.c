@@ -484,6 +484,12 @@ static void take_caller(struct job *job)
 {
 	int sock = accept4(job->listener, NULL, NULL, SOCK_CLOEXEC);
 
+	/* It would be told of for ever. */
+	if (sock < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+		job_kill(job,
+			 "an agent cannot be heard: %s: killed (raise the limit on open files, "
+			 "'ulimit -Hn', or free memory)",
+			 strerror(errno));
 	if (sock < 0)
 		return;
 	if (job->nr_callers == JOB_CALLERS) {

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -46,6 +47,7 @@ static struct {
 	char **environ;	    /* for the program, where it is not ours */
 	sigset_t old_mask;
 	struct sigaction old_chld;
+	struct rlimit files; /* as we were started with */
 } run = { .server = -1 };
 
 /* ---- the environment -------------------------------------------------- */
@@ -127,6 +129,7 @@ static void child_exec(const struct pager_opts *opts, const char *agent, int rep
 	old = getenv("LD_PRELOAD");
 	sigaction(SIGCHLD, &run.old_chld, NULL);
 	sigprocmask(SIG_SETMASK, &run.old_mask, NULL);
+	setrlimit(RLIMIT_NOFILE, &run.files);
 	if (asprintf(&preload, "%s%s%s", agent, old && *old ? ":" : "", old && *old ? old : "") <
 		    0 ||
 	    setenv("LD_PRELOAD", preload, 1) || setenv(WIRE_ENV, run.socket, 1))
@@ -583,6 +586,10 @@ int pager_run(const struct pager_opts *opts)
 		return EXIT_VSWAP;
 	}
 	restore_environment();
+	if (getrlimit(RLIMIT_NOFILE, &run.files)) {
+		pager_say("RLIMIT_NOFILE: %s", strerror(errno));
+		return EXIT_VSWAP;
+	}
 	if (opts->join)
 		return run_joined(opts, sigfd);
 	ret = run_own(opts, sigfd);

@@ -180,6 +180,9 @@ def as_if_alone(t):
         for what, argv in SEEN.items():
             popen = {"env": env, "pass_fds": (f.fileno(),)}
             alone, paged = t.run(argv, **popen), t.run(under(t, *argv), **popen)
+            if what == "limits":
+                few = ["prlimit", "--nofile=200:", "--"]
+                alone, paged = t.run(few + argv, **popen), t.run(few + under(t, *argv), **popen)
             t.check((alone.status, alone.out) == (paged.status, paged.out),
                     f"another {what}:\n{alone}\nunder vswap:\n{paged}")
 
