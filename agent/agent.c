@@ -76,8 +76,8 @@ static struct {
 	char *area; /* see make_area() */
 	char *staging;
 	uint32_t staging_pages;
-	char *stack;   /* its end, and a page that is empty in a forked child: throttle.c's */
-	char *beacon;  /* so is this one, and registered: by its fault the pager knows the child */
+	char *stack;  /* its end, and a page that is empty in a forked child: throttle.c's */
+	char *beacon; /* so is this one, and registered: the pager fills it with a child's number */
 	uint32_t step; /* enum start_step, a futex */
 	bool fork_waits;
 } agent;
@@ -896,7 +896,7 @@ static void leave(void)
 /*
  * Without an agent a child is served as well, but gives nothing back: so nothing
  * here is worth its end.  The pager has its userfaultfd from the fork and does not
- * know whose that is; a fault on it by this thread tells.
+ * know whose that is; what it answers a fault on it with tells.
  */
 static void child_main(void *unused)
 {
@@ -919,7 +919,7 @@ static void child_main(void *unused)
 	put_key(&msg);
 	agent.sock = fd;
 	agent.mem = sys3(SYS_openat, AT_FDCWD, "/proc/self/mem", O_RDONLY | O_CLOEXEC);
-	(void)*(volatile char *)agent.beacon;
+	msg.client = *(volatile uint64_t *)agent.beacon;
 	msg.tid = sys0(SYS_gettid);
 	if (agent.mem < 0 || send_msg(fd, &msg, -1) || recv_msg(fd, &msg, fds, 3) ||
 	    msg.type != WIRE_WELCOME || fds[2] < 0)

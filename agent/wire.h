@@ -34,8 +34,8 @@
 #define WIRE_HOLDS 256
 
 enum wire_type {
-	WIRE_HELLO = 1,	  /* agent: with the userfaultfd, or error set */
-	WIRE_HELLO_CHILD, /* agent of a forked child, thread @tid: it has just faulted in own[] */
+	WIRE_HELLO = 1, /* agent: with the userfaultfd, or error set */
+	WIRE_HELLO_CHILD, /* agent of a forked child, thread @tid; what it found in own[] says whose */
 	WIRE_WELCOME,	  /* pager: with control block and frames, and a child's userfaultfd */
 	WIRE_READY,	  /* agent: its ranges, thread is up */
 	WIRE_GO,	  /* pager: the program may begin */
@@ -60,6 +60,7 @@ struct wire_msg {
 	uint32_t tid;		/* HELLO_CHILD, READY: the agent's thread */
 	uint64_t hold;		/* HOLD, DROP */
 	char key[WIRE_KEY];	/* HELLO, HELLO_CHILD */
+	uint64_t client;	/* HELLO_CHILD: its number with the pager */
 	/* READY: never to be managed; a child's are its parent's. */
 	struct wire_range own[WIRE_RANGES];
 };

@@ -889,30 +889,6 @@ static void hurry_agent(const struct client *c)
 }
 
 /*
- * The forked child whose agent is the thread @tid: it has just faulted in memory that
- * is the agent's.  With a reference, or NULL.
- */
-static struct client *find_child(const struct job *job, uint32_t tid)
-{
-	struct client *found = NULL;
-
-	pthread_mutex_lock(&clients.lock);
-	for (unsigned int i = 0; i < clients.nr; i++) {
-		struct client *c = clients.list[i];
-
-		/* Of several, all but the last are gone, their number was given again. */
-		if (c->job == job && !client_has_agent(c) &&
-		    __atomic_load_n(&c->beacon, __ATOMIC_RELAXED) == tid &&
-		    (!found || c->id > found->id))
-			found = c;
-	}
-	if (found)
-		found->ref++;
-	pthread_mutex_unlock(&clients.lock);
-	return found;
-}
-
-/*
  * What it shares with who accounted for it so far is not to count twice, nor not at all
  * meanwhile.
  */
@@ -935,12 +911,12 @@ static void weigh_adopted(struct client *c)
 }
 
 /*
- * The agent of a forked child on @sock, thread @tid of process @pid.  Until the end of
+ * The agent of a forked child on @sock, a thread of process @pid.  Until the end of
  * this the child is a client without an agent, and stays one when anything fails.
  */
-static int adopt(struct job *job, int sock, pid_t pid, uint32_t tid)
+static int adopt(struct job *job, int sock, pid_t pid, const struct wire_msg *hello)
 {
-	struct client *c = find_child(job, tid), *parent;
+	struct client *c = client_find(hello->client), *parent;
 	struct wire_msg msg = {
 		.magic = WIRE_MAGIC,
 		.type = WIRE_WELCOME,
@@ -951,13 +927,14 @@ static int adopt(struct job *job, int sock, pid_t pid, uint32_t tid)
 
 	if (!c)
 		return -ENOENT;
-	if (client_gone(c) || c->statm >= 0 || open_process(c, pid) ||
+	if (c->job != job || client_has_agent(c) || client_gone(c) || c->statm >= 0 ||
+	    open_process(c, pid) ||
 	    send_with_fds(sock, &msg, (int[]){ c->shared_fd, frames_fd(), c->uffd }, 3) ||
 	    client_receive(sock, &msg, &fd) || msg.type != WIRE_READY)
 		goto out;
 	close_fd(c->shared_fd);
 	c->shared_fd = -1;
-	c->agent_tid = tid;
+	c->agent_tid = hello->tid;
 	__atomic_store_n(&c->pid, pid, __ATOMIC_RELAXED);
 	hurry_agent(c);
 	weigh_adopted(c);
@@ -989,7 +966,7 @@ int client_accept(struct job *job, int sock, pid_t pid, const struct wire_msg *h
 
 	if (msg.type == WIRE_HELLO_CHILD) {
 		close_fd(uffd);
-		return adopt(job, sock, pid, msg.tid);
+		return adopt(job, sock, pid, hello);
 	}
 	c = client_new(job);
 	if (!c) {

@@ -99,9 +99,8 @@ struct client {
 	struct agent_shared *shared;
 	int shared_fd; /* of a forked child, for the agent that may come; else -1 */
 	uint32_t agent_tid;
-	uint32_t beacon;   /* the thread that faulted in own[]: a child's agent; atomic */
-	bool copy_mode;	   /* no UFFDIO_MOVE here */
-	bool batch_copies; /* the batch under way is by copying */
+	bool copy_mode;		       /* no UFFDIO_MOVE here */
+	bool batch_copies;	       /* the batch under way is by copying */
 	struct range own[WIRE_RANGES]; /* the agent's: never managed */
 
 	pthread_mutex_t state;

@@ -74,6 +74,7 @@ struct server {
 	uint32_t stat_tid;
 	bool started;
 	char *buf;		    /* RA_LIMIT pages */
+	uint64_t *number;	    /* a page behind that, for a child: its own */
 	struct server_folio *folio; /* ... and their folios */
 	struct client *client[MAX_CLIENTS];
 	unsigned int nr_clients;
@@ -672,8 +673,11 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 
 	if (no_room(f))
 		return AGAIN;
-	if (client_owns(c, addr))
-		__atomic_store_n(&c->beacon, f->tid, __ATOMIC_RELAXED);
+	/* So a child's agent hears whose it is: numbers of threads are of their namespace. */
+	if (client_owns(c, addr)) {
+		*sv->number = c->id;
+		src = sv->number;
+	}
 	pthread_mutex_lock(&c->state);
 	if (batch_covers(c, addr, addr + PAGE_SIZE_) && !is_agents(f)) {
 		leaving = batch_bytes(c, addr);
@@ -1001,8 +1005,9 @@ int servers_start(void)
 		sv->cpu = -1;
 		sv->stat = -1;
 		sv->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		sv->buf = mmap(NULL, RA_LIMIT * PAGE_SIZE_, PROT_READ | PROT_WRITE,
+		sv->buf = mmap(NULL, (RA_LIMIT + 1) * PAGE_SIZE_, PROT_READ | PROT_WRITE,
 			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		sv->number = (uint64_t *)(sv->buf + RA_LIMIT * PAGE_SIZE_);
 		sv->folio = aligned_alloc(64, RA_LIMIT * sizeof(*sv->folio));
 		if (sv->wake < 0 || sv->buf == MAP_FAILED || !sv->folio)
 			return -errno;
@@ -1031,7 +1036,7 @@ void servers_stop(void)
 		close(sv->wake);
 		if (sv->stat >= 0)
 			close(sv->stat);
-		munmap(sv->buf, RA_LIMIT * PAGE_SIZE_);
+		munmap(sv->buf, (RA_LIMIT + 1) * PAGE_SIZE_);
 		free(sv->folio);
 		free(sv->aside);
 	}

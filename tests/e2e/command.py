@@ -120,7 +120,7 @@ for kind in (1, 2):
         s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         s.connect("\0" + name)
         fds = array.array("i", [ctypes.CDLL(None).syscall(323, os.O_CLOEXEC | 1)])
-        s.sendmsg([struct.pack("QIIQIIQ32s64x", 0x70617773760006, kind, 0, 0, 0, 0, 0, key)],
+        s.sendmsg([struct.pack("QIIQIIQ32sQ64x", 0x70617773760006, kind, 0, 0, 0, 0, 0, key, 2)],
                   [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         s.settimeout(5)
         data, more, _, _ = s.recvmsg(4096, 4096)

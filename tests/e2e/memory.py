@@ -109,6 +109,14 @@ for agentless in ("clonefork", "low"):
     add_agentless(agentless)
 
 
+@case("memory/pidns", timeout=60)
+def pidns(t):
+    """Agents whose threads have the same number, each in a namespace of its own."""
+    t.need_root()
+    ran, _ = t.paged(t.vmtest("pidns", 2 * t.ram), bound=False)
+    check_output(t, ran, "pidns")
+
+
 @case("memory/leftbehind", timeout=60)
 def leftbehind(t):
     """One whose parent has ended counts with what that left it, or others grow beside it."""

@@ -59,6 +59,7 @@ static const struct {
 	{ "shell", test_shell },
 	{ "clone", test_clone },
 	{ "clonefork", test_clonefork },
+	{ "pidns", test_pidns },
 	{ "forkmany", test_forkmany },
 	{ "low", test_low },
 	{ "leftbehind", test_leftbehind },

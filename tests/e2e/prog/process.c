@@ -315,6 +315,43 @@ void test_clonefork(void)
 	}
 }
 
+/* Two in pid namespaces of their own, where their children have the same numbers. */
+void test_pidns(void)
+{
+	size_t nr = args.size / 4 / PAGE;
+	char *mem = map_anon(nr * PAGE);
+	uint32_t pass, i;
+	pid_t pid[2];
+
+	range_fill(mem, nr, 0, 0);
+	pressure_init(args.size / 2);
+	for (pass = 0; pass < 4 * args.passes; pass++) {
+		pressure();
+		for (i = 0; i < 2; i++) {
+			pid[i] = syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, NULL, NULL, NULL, NULL);
+			if (pid[i] < 0)
+				fail_errno("clone");
+			if (pid[i])
+				continue;
+			range_fill(mem, nr / 8, 0, i + 1);
+			pid[0] = forked();
+			if (!pid[0]) {
+				usleep(20000);
+				range_check(mem, nr / 8, 0, i + 1);
+				range_fill(mem, nr, 0, i + 3);
+				range_check(mem, nr, 0, i + 3);
+				_exit(0);
+			}
+			wait_for(pid[0], "child's child");
+			range_check(mem, nr / 8, 0, i + 1);
+			_exit(0);
+		}
+		wait_for(pid[0], "child");
+		wait_for(pid[1], "child");
+		range_check(mem, nr, 0, 0);
+	}
+}
+
 /*
  * More of those than can be served, or than there are descriptors for; each looks after
  * some seconds at what it was born with.
