@@ -171,41 +171,117 @@ static size_t put_number(char *to, long n)
 	return len;
 }
 
+/* A directory's entry as getdents64(2) has it. */
+struct dent {
+	uint64_t ino, off;
+	uint16_t len;
+	uint8_t type;
+	char name[];
+};
+
+/* All that came of this process and live, parents before their children. */
+static struct {
+	int pid[4096];
+	int nr;
+	char list[32 << 10]; /* a file of /proc */
+	char dents[4096] __attribute__((aligned(8)));
+} tree;
+
+/* A zombie has no memory any more; it is left for who waits for it. */
+static bool ended(long pid, long ms)
+{
+	struct timespec ts = { ms / 1000, ms % 1000 * 1000000L };
+	struct {
+		int fd;
+		short events, revents;
+	} p = { .events = 1 /* POLLIN */ };
+	long ret;
+
+	p.fd = sys2(SYS_pidfd_open, pid, 0);
+	if (p.fd < 0)
+		return true;
+	ret = sys5(SYS_ppoll, &p, 1, &ts, NULL, 0);
+	sys1(SYS_close, p.fd);
+	return ret > 0;
+}
+
+static void tree_add(long pid)
+{
+	for (int i = 0; i < tree.nr; i++)
+		if (tree.pid[i] == pid)
+			return;
+	if (tree.nr == sizeof(tree.pid) / sizeof(*tree.pid) || ended(pid, 0))
+		return;
+	/* That it has no more of them while we look. */
+	sys2(SYS_kill, pid, SIGSTOP);
+	tree.pid[tree.nr++] = (int)pid;
+}
+
+/* Those of each of its threads: a file tells of one. */
+static void tree_add_children(long pid)
+{
+	char path[96];
+	size_t n = put_text(path, "/proc/");
+	long fd, got;
+
+	n += put_number(path + n, pid);
+	n += put_text(path + n, "/task/");
+	path[n] = 0;
+	fd = sys3(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY);
+	while (fd >= 0 && (got = sys3(SYS_getdents64, fd, tree.dents, sizeof(tree.dents))) > 0)
+		for (long at = 0; at < got;) {
+			const struct dent *d = (const struct dent *)(tree.dents + at);
+			size_t end = n + put_text(path + n, d->name);
+			const char *p = tree.list;
+			long child;
+
+			at += d->len;
+			if (*d->name == '.')
+				continue;
+			end += put_text(path + end, "/children");
+			path[end] = 0;
+			if (slurp(path, tree.list, sizeof(tree.list)) > 0)
+				while ((child = next_number(&p)))
+					tree_add(child);
+		}
+	if (fd >= 0)
+		sys1(SYS_close, fd);
+}
+
+/* Are numbers in /proc those that kill(2) takes? */
+static bool proc_is_ours(void)
+{
+	char link[24];
+	const char *p = link;
+	long n = sys4(SYS_readlinkat, AT_FDCWD, "/proc/self", link, sizeof(link) - 1);
+
+	link[n > 0 ? n : 0] = 0;
+	return next_number(&p) == sys0(SYS_getpid);
+}
+
 /*
  * Forked children share evicted pages with us, and read zeros once the last
- * userfaultfd of theirs is closed: they go first, and we see them gone.
+ * userfaultfd of theirs is closed: they go first, and we see them gone.  So do
+ * theirs, for nobody would find them then.
  */
 static void kill_children(void)
 {
-	char path[96], list[4096];
-	long pid = sys0(SYS_getpid);
-
+	if (!proc_is_ours())
+		return;
 	for (int round = 0; round < 1000; round++) {
-		const char *p;
-		size_t n;
-		long child;
-		bool any = false;
-
-		n = put_text(path, "/proc/self/task/");
-		n += put_number(path + n, pid);
-		n += put_text(path + n, "/children");
-		path[n] = 0;
-		if (slurp(path, list, sizeof(list)) <= 0)
-			return;
-		for (p = list; (child = next_number(&p));) {
-			siginfo_t info;
-
-			sys2(SYS_kill, child, SIGKILL);
-			/* A zombie has no memory any more; it is left for who waits for it. */
-			info.si_pid = 0;
-			if (sys6(SYS_waitid, 1 /* P_PID */, child, (long)&info,
-				 4 | 1 | 0x01000000 /* WEXITED | WNOHANG | WNOWAIT */, 0, 0) ||
-			    info.si_pid != child)
-				any = true;
+		tree.nr = 0;
+		/* Twice: one may have been forked before the stop was heeded. */
+		for (int pass = 0; pass < 2; pass++) {
+			tree_add_children(sys0(SYS_getpid));
+			for (int i = 0; i < tree.nr; i++)
+				tree_add_children(tree.pid[i]);
 		}
-		if (!any)
+		if (!tree.nr)
 			return;
-		sys0(SYS_sched_yield);
+		for (int i = tree.nr; i--;)
+			sys2(SYS_kill, tree.pid[i], SIGKILL);
+		for (int i = tree.nr; i--;)
+			ended(tree.pid[i], 1000);
 	}
 }
 

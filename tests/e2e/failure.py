@@ -73,6 +73,18 @@ def supervisor_killed(t):
     t.check(b"vswap:" in live.err(), f"no message: {live.err()}")
 
 
+@case("failure/supervisor-killed-children")
+def supervisor_killed_children(t):
+    """Nor does what came of the program by clone(2) live on, where it would read zeros."""
+    t.need_userfaultfd()
+    live = t.spawn(under(t, "begets", t.size(2)))
+    t.check(live.line(40) == "ready", f"not ready: {live.err()}")
+    t.check(len(live.members()) == 4, f"processes: {live.describe()}")
+    os.kill(live.pid, signal.SIGKILL)
+    t.check(wait_until(lambda: not live.members(), 3), f"left behind: {live.describe()}")
+    t.check(b"WRONG" not in live.err(), f"{live.err()}")
+
+
 @case("failure/supervisor-killed-busy", timeout=90, sanitized=["address"])
 def supervisor_killed_busy(t):
     t.need_userfaultfd()

@@ -60,6 +60,7 @@ static const struct {
 	{ "clone", test_clone },
 	{ "clonefork", test_clonefork },
 	{ "pidns", test_pidns },
+	{ "begets", test_begets },
 	{ "forkmany", test_forkmany },
 	{ "low", test_low },
 	{ "leftbehind", test_leftbehind },

@@ -352,6 +352,38 @@ void test_pidns(void)
 	}
 }
 
+static void *begets(void *unused)
+{
+	pid_t pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+
+	if (pid < 0)
+		fail_errno("clone");
+	if (!pid) {
+		pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+		if (pid < 0)
+			fail_errno("clone");
+	}
+	for (;;)
+		pause();
+	return unused;
+}
+
+/* A thread's child without an agent, and a child of that; all live on. */
+void test_begets(void)
+{
+	size_t nr = args.size / PAGE;
+	char *mem = map_anon(nr * PAGE);
+	pthread_t thread;
+
+	range_fill(mem, nr, 0, 0);
+	errno = pthread_create(&thread, NULL, begets, NULL);
+	if (errno)
+		fail_errno("pthread_create");
+	sleep(1);
+	dprintf(STDOUT_FILENO, "ready\n");
+	pause();
+}
+
 /*
  * More of those than can be served, or than there are descriptors for; each looks after
  * some seconds at what it was born with.

@@ -112,6 +112,7 @@ void test_shell(void);
 void test_clone(void);
 void test_clonefork(void);
 void test_pidns(void);
+void test_begets(void);
 void test_forkmany(void);
 void test_low(void);
 void test_leftbehind(void);
