@@ -34,8 +34,8 @@
 #define WIRE_HOLDS 256
 
 enum wire_type {
-	WIRE_HELLO = 1, /* agent: with the userfaultfd, or error set */
-	WIRE_HELLO_CHILD, /* agent of a forked child, thread @tid; what it found in own[] says whose */
+	WIRE_HELLO = 1,	  /* agent: with the userfaultfd, or error set */
+	WIRE_HELLO_CHILD, /* agent of a forked child, thread @tid; own[] told it whose */
 	WIRE_WELCOME,	  /* pager: with control block and frames, and a child's userfaultfd */
 	WIRE_READY,	  /* agent: its ranges, thread is up */
 	WIRE_GO,	  /* pager: the program may begin */

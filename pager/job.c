@@ -24,7 +24,7 @@
 #include "state.h"
 
 #define ARRIVAL_NS  10000000000ULL /* from exec to the agent's call */
-
+#define EXEC_NS	    1000000000ULL  /* of that, without an environment */
 #define GREETING_NS 10000000000ULL
 #define CALLERS_MS  1000
 
@@ -374,10 +374,11 @@ static bool on_its_way(const struct job *job, const char *pid)
 	char *env = slurp(pid, "environ", &bytes);
 	bool ret;
 
+	/* It is out: that of another job's, or of a client until just now. */
 	if (!env)
-		return errno == EIO && in_exec(job, pid); /* it is out: a client until just now */
+		return errno == EIO && atoi(pid) == job->hung_up;
 	if (!bytes)
-		ret = in_exec(job, pid);
+		ret = now_ns() < job->quiet_ns + EXEC_NS && in_exec(job, pid);
 	else
 		ret = whose_env(job, env, bytes) == OURS && has_loader(pid);
 	free(env);
@@ -583,8 +584,10 @@ int job_turn(struct job *job, int fd, int ms)
 		job_kill(job, "poll: %s: killed", strerror(errno));
 	for (unsigned int i = 0; i < nr; i++) {
 		/* Ended, or became another program by exec. */
-		if (ready > 0 && agents[i].revents)
+		if (ready > 0 && agents[i].revents) {
+			job->hung_up = client_pid(list[i]);
 			client_dead(list[i]);
+		}
 		client_put(list[i]);
 	}
 	if (ready < 0)

@@ -38,6 +38,7 @@ struct job {
 	int listener;
 	uint64_t start_ns;     /* of CLOCK_BOOTTIME */
 	uint64_t quiet_ns;     /* since when it has no client, but goes on; 0: it has */
+	pid_t hung_up;	       /* whose agent did so last */
 	char name[JOB_NAME];   /* for WIRE_ENV */
 	unsigned int name_len; /* of the listener's, in the abstract namespace; behind it the key */
 	struct caller caller[JOB_CALLERS]; /* the first is the oldest */
