@@ -14,7 +14,9 @@
 #undef _FILE_OFFSET_BITS
 #include "throttle.h"
 
+#include <errno.h>
 #include <linux/futex.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -26,6 +28,7 @@
 #define SLICES	       10
 #define LOOK_NS	       500000L
 #define LOOKS	       10
+#define LONG_NS	       200000000L
 
 #define POPULATE_BYTES (512UL << 10)
 
@@ -102,6 +105,31 @@ EXPORT void *mmap(void *addr, size_t bytes, int prot, int flags, int fd, off_t o
 
 EXPORT void *mmap64(void *addr, size_t bytes, int prot, int flags, int fd, off_t offset)
 	__attribute__((alias("mmap")));
+
+/*
+ * A mapping made while the pager looked at the map may be registered in part, and is two
+ * to the kernel until the next look, which refuses to move or grow it.
+ */
+EXPORT void *mremap(void *old, size_t from, size_t to, int flags, ...)
+{
+	struct timespec pause = { 0, LOOK_NS };
+	void *fixed = NULL;
+	va_list ap;
+	long ret;
+
+	if (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) {
+		va_start(ap, flags);
+		fixed = va_arg(ap, void *);
+		va_end(ap);
+	}
+	ret = sys5(SYS_mremap, (long)old, from, to, flags, (long)fixed);
+	while (ret == -EFAULT && pause.tv_nsec < LONG_NS && control_block()) {
+		sys2(SYS_nanosleep, &pause, NULL);
+		pause.tv_nsec *= 2;
+		ret = sys5(SYS_mremap, (long)old, from, to, flags, (long)fixed);
+	}
+	return (void *)as_libc(ret);
+}
 
 void throttle_thread(void)
 {

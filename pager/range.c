@@ -26,6 +26,7 @@
 #define MAX_NEIGHBOURS 256
 #define PROTECT_TRIES  20
 #define PROTECT_US     50
+#define REGISTER_TRIES 3
 
 struct range *range_from(struct client *c, uint64_t addr)
 {
@@ -319,10 +320,19 @@ static bool register_mapping(void *arg, const struct mapping *m)
 uint64_t client_register(struct client *c)
 {
 	struct registering r = { .client = c };
+	unsigned int tries = 0;
+	uint64_t before;
 
-	/* It may be going: what was registered so far is. */
-	mappings_walk(c->maps, register_mapping, &r);
-	register_neighbours(&r);
+	/*
+	 * What has grown meanwhile is two mappings where we cut it, of which the program
+	 * cannot mremap() more than one: look again at once.
+	 */
+	do {
+		before = r.bytes;
+		/* It may be going: what was registered so far is. */
+		mappings_walk(c->maps, register_mapping, &r);
+		register_neighbours(&r);
+	} while (r.bytes > before && ++tries < REGISTER_TRIES);
 	if (r.bytes)
 		__atomic_store_n(&c->registered, true, __ATOMIC_RELAXED);
 	return r.bytes;

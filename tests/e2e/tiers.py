@@ -165,7 +165,7 @@ def nbd_read_error(t):
     bad = t.path("bad")
     with Server(t, "--filter=error", "memory", "1G", "error-pread=EIO", "error-pread-rate=1",
                 f"error-pread-file={bad}") as server:
-        live, _ = hold(t, t.size(4), "--tier", server.uri)
+        live, _ = hold(t, t.size(2), "--tier", server.uri)
         with open(bad, "w"):
             pass
         lost = check_pages(t, live)
@@ -237,7 +237,7 @@ def device_fails(t):
         run = live.finish()
         t.check(run.status == 0, "failed", run)
 
-        live, _ = hold(t, t.size(4), "--tier", path)
+        live, _ = hold(t, t.size(2), "--tier", path)
         with open(bad_read, "w"):
             pass
         lost = check_pages(t, live)

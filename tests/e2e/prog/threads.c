@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -67,19 +66,6 @@ static void *read_write(void *arg)
 	return NULL;
 }
 
-/* mremap() of what is being registered just now, and not all of it is yet, is refused. */
-static char *grown(char *mem, size_t from, size_t to)
-{
-	char *new;
-
-	while ((new = mremap(mem, from * PAGE, to * PAGE, MREMAP_MAYMOVE)) == MAP_FAILED) {
-		if (errno != EFAULT)
-			fail_errno("mremap");
-		sched_yield();
-	}
-	return new;
-}
-
 /*
  * A block that grows as libc's realloc() has it, and is given back when it is as large as
  * it may get: what one thread leaves another is given at once.
@@ -106,7 +92,9 @@ static void *grow(void *arg)
 			range_fill(w->mem, nr, w->id, 0);
 			continue;
 		}
-		w->mem = grown(w->mem, w->nr, nr);
+		w->mem = mremap(w->mem, w->nr * PAGE, nr * PAGE, MREMAP_MAYMOVE);
+		if (w->mem == MAP_FAILED)
+			fail_errno("mremap");
 		range_check_zero(w->mem + w->nr * PAGE, nr - w->nr, w->nr);
 		range_fill(w->mem + w->nr * PAGE, nr - w->nr, w->id + w->nr, 0);
 		w->nr = nr;
