@@ -281,14 +281,15 @@ static void wait_for_batch(struct client *c, uint64_t start, uint64_t end)
 
 		/* Each time: the next batch may be out before we wake up. */
 		gate_cancel(c->gate);
-		clock_gettime(CLOCK_REALTIME, &ts);
+		clock_gettime(CLOCK_MONOTONIC, &ts);
 		ts.tv_nsec += BLOCKED_NS;
 		if (ts.tv_nsec >= 1000000000L) {
 			ts.tv_nsec -= 1000000000L;
 			ts.tv_sec++;
 		}
 		/* A process that was stopped may take long. */
-		if (pthread_cond_timedwait(&c->batch_done, &c->state, &ts) && !blocked) {
+		if (pthread_cond_clockwait(&c->batch_done, &c->state, CLOCK_MONOTONIC, &ts) &&
+		    !blocked) {
 			blocked = true;
 			servers_blocked(c, true);
 		}

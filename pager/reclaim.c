@@ -99,13 +99,14 @@ static bool sleep_ms(pthread_cond_t *cond, bool *woken, uint64_t ms)
 	struct timespec ts;
 	bool rung = false;
 
-	clock_gettime(CLOCK_REALTIME, &ts);
+	/* Not the time of day, which may be set back. */
+	clock_gettime(CLOCK_MONOTONIC, &ts);
 	ts.tv_nsec += (ms % 1000) * 1000000L;
 	ts.tv_sec += ms / 1000 + ts.tv_nsec / 1000000000L;
 	ts.tv_nsec %= 1000000000L;
 	pthread_mutex_lock(&reclaim.lock);
 	while (!(woken && *woken) && !pager_stopping())
-		if (pthread_cond_timedwait(cond, &reclaim.lock, &ts) == ETIMEDOUT)
+		if (pthread_cond_clockwait(cond, &reclaim.lock, CLOCK_MONOTONIC, &ts) == ETIMEDOUT)
 			break;
 	if (woken) {
 		rung = *woken;
