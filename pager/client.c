@@ -322,6 +322,7 @@ static void client_free(struct client *c)
 	windows_destroy(&c->win);
 	event_all_told(c);
 	vacated_destroy(&c->vacated);
+	vacated_destroy(&c->unmapping);
 	close_fd(c->uffd);
 	close_fd(c->sock);
 	close_fd(c->statm);

@@ -108,7 +108,8 @@ struct client {
 	struct windows win;
 	struct range *range; /* registered, ascending, disjoint */
 	unsigned int nr_ranges, max_ranges;
-	struct vacated vacated;
+	struct vacated vacated;	    /* something came there: an UNMAP or REMAP is to come */
+	struct vacated unmapping;   /* what was there has moved: an UNMAP is; no pages in it */
 	struct batch *batch;	    /* published, or NULL */
 	struct batch *own_batch;    /* its memory; reclaim's, as the next */
 	bool late;		    /* the agent owes an answer */

@@ -230,6 +230,12 @@ static void moved_into_drop(struct client *c, uint64_t to, uint64_t end)
 		event_drop_race(c, to, end);
 }
 
+static void out_of_memory(struct client *c)
+{
+	job_kill(c->job, "out of memory while following the program: killed (free memory on this "
+			 "machine)");
+}
+
 void event_stash(struct client *c, const struct uffd_msg *msg)
 {
 	if (c->nr_stash == c->max_stash) {
@@ -237,8 +243,7 @@ void event_stash(struct client *c, const struct uffd_msg *msg)
 		struct uffd_msg *more = realloc(c->stash, max * sizeof(*more));
 
 		if (!more) {
-			job_kill(c->job, "out of memory while following the program: killed "
-					 "(free memory on this machine)");
+			out_of_memory(c);
 			return;
 		}
 		c->stash = more;
@@ -306,12 +311,6 @@ static void wake_range(struct client *c, uint64_t start, uint64_t end)
 	ioctl(c->uffd, UFFDIO_WAKE, &range);
 }
 
-static void out_of_memory(struct client *c)
-{
-	job_kill(c->job, "out of memory while following the program: killed (free memory on this "
-			 "machine)");
-}
-
 /* What was left in [start, end) has been told of: its pages are at @to now, or gone. */
 static void told(struct client *c, uint64_t start, uint64_t end, const uint64_t *to)
 {
@@ -331,6 +330,16 @@ static void told(struct client *c, uint64_t start, uint64_t end, const uint64_t 
 void event_all_told(struct client *c)
 {
 	told(c, 0, ~0ULL, NULL);
+	/* All of them: no range is split. */
+	(void)vacated_forget(&c->unmapping, 0, ~0ULL);
+}
+
+static bool is_left(const struct client *c, uint64_t start, uint64_t end)
+{
+	bool vacated, unmapping;
+
+	return vacated_part(&c->vacated, start, end, &vacated) < end ||
+	       vacated_part(&c->unmapping, start, end, &unmapping) < end || vacated || unmapping;
 }
 
 /*
@@ -345,9 +354,8 @@ static void set_aside(struct client *c, uint64_t start, uint64_t end)
 	while ((r = range_from(c, at)) && r->start < end) {
 		uint64_t from = r->start > start ? r->start : start;
 		uint64_t to = r->end < end ? r->end : end;
-		bool here;
 
-		if (vacated_part(&c->vacated, from, to, &here) < to || here)
+		if (is_left(c, from, to))
 			job_kill(c->job,
 				 "memory was moved by several threads at once, and it cannot "
 				 "be told to where: killed (start the program again)");
@@ -420,8 +428,11 @@ static void follow_remap(struct client *c, uint64_t from, uint64_t to, uint64_t 
 			moved(c, addr, next, there);
 	}
 	/* UNMAP is to come, but for MREMAP_DONTUNMAP. */
-	if (vacated_add(&c->vacated, from, from + len))
-		out_of_memory(c);
+	for (uint64_t addr = from; addr < from + len; addr = next) {
+		next = vacated_part(&c->unmapping, addr, from + len, &here);
+		if (!here && vacated_add(&c->unmapping, addr, next))
+			out_of_memory(c);
+	}
 	moved_into_drop(c, to, to + len);
 	wake_range(c, from, from + len);
 }
@@ -435,6 +446,12 @@ static void follow_unmap(struct client *c, uint64_t start, uint64_t end)
 		next = vacated_part(&c->vacated, addr, end, &here);
 		if (here) {
 			told(c, addr, next, NULL);
+			continue;
+		}
+		next = vacated_part(&c->unmapping, addr, next, &here);
+		if (here) {
+			if (vacated_forget(&c->unmapping, addr, next))
+				out_of_memory(c);
 			continue;
 		}
 		client_drop_entries(c, addr, next);

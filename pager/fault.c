@@ -757,7 +757,7 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 	if (leaving && good)
 		batch_taken(c, addr, n > 0);
 	settle(sv, c, &plan, n > 0 ? n : 0, copied, heat);
-	if (c->vacated.nr && n > 0 && !event_unfollowed(c))
+	if ((c->vacated.nr || c->unmapping.nr) && n > 0 && !event_unfollowed(c))
 		event_all_told(c);
 	pthread_mutex_unlock(&c->state);
 	client_ungate(c, GATE_TO_COPY);

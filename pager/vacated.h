@@ -13,6 +13,10 @@
  * it is swapped out and was not moved yet is kept with it.  That event takes it from here,
  * and has nothing to do with what is there by now.
  *
+ * A client has two of these: of what something else has come to, which an UNMAP or a REMAP
+ * will tell of, and of what has moved, for which only the UNMAP is to come.  A REMAP from
+ * such a range is about what came there since.
+ *
  * MREMAP_DONTUNMAP leaves a range for which no event comes.  But the kernel refuses to
  * copy pages from the beginning of a change until its last event was read: when it does
  * copy, nothing is due any more.
