@@ -191,33 +191,27 @@ unsigned int jobs_in(const struct group *group)
 
 /* ---- its processes ------------------------------------------------------ */
 
-/* All of a file of a process, NUL ended, to be freed; NULL with errno. */
-static char *slurp(const char *pid, const char *name, size_t *bytes)
+char *read_all(int fd, size_t *bytes)
 {
 	size_t n = 0, max = 16 << 10;
-	char path[64], *text = malloc(max + 1), *more;
-	int fd, err = 0;
-	ssize_t got;
+	char *text = malloc(max + 1), *more;
+	ssize_t got = 0;
+	int err = 0;
 
-	snprintf(path, sizeof(path), "/proc/%.20s/%s", pid, name);
-	fd = text ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-	if (fd < 0) {
-		free(text);
-		return NULL;
-	}
-	while ((got = read(fd, text + n, max - n)) > 0) {
+	while (text && (got = read(fd, text + n, max - n)) > 0) {
 		n += got;
 		if (n < max)
 			continue;
 		more = realloc(text, 2 * max + 1);
-		if (!more)
+		if (!more) {
+			got = -1;
 			break;
+		}
 		text = more;
 		max *= 2;
 	}
-	if (got < 0)
+	if (!text || got < 0)
 		err = errno;
-	close(fd);
 	if (err) {
 		free(text);
 		errno = err;
@@ -225,6 +219,23 @@ static char *slurp(const char *pid, const char *name, size_t *bytes)
 	}
 	text[n] = 0;
 	*bytes = n;
+	return text;
+}
+
+/* The same of a file of a process. */
+static char *slurp(const char *pid, const char *name, size_t *bytes)
+{
+	char path[64], *text;
+	int fd, err;
+
+	snprintf(path, sizeof(path), "/proc/%.20s/%s", pid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return NULL;
+	text = read_all(fd, bytes);
+	err = errno;
+	close(fd);
+	errno = err;
 	return text;
 }
 

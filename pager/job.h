@@ -65,6 +65,8 @@ int job_turn(struct job *job, int fd, int ms);
 void job_close(struct job *job);
 /* Does who says this know the job from more than its listener's public name? */
 bool job_knows(const struct job *job, const char key[WIRE_KEY]);
+/* All of a file of /proc, NUL ended and to be freed; NULL with errno. */
+char *read_all(int fd, size_t *bytes);
 /* Has it any client left?  Those of a job that was killed are killed again. */
 bool job_busy(struct job *job);
 /* The same, or a program that one of its processes has become is on its way to be one. */

@@ -52,32 +52,6 @@ static struct {
 
 /* ---- the environment -------------------------------------------------- */
 
-/* All of a file, ended by a NUL and to be freed; NULL if it cannot be read. */
-static char *read_whole(int fd, size_t *len)
-{
-	size_t room = 0;
-	char *text = NULL, *more;
-	ssize_t n;
-
-	*len = 0;
-	do {
-		if (*len + 1 >= room) {
-			room = room ? 2 * room : 64 << 10;
-			more = realloc(text, room);
-			if (!more) {
-				free(text);
-				return NULL;
-			}
-			text = more;
-		}
-		n = read(fd, text + *len, room - *len - 1);
-		if (n > 0)
-			*len += n;
-	} while (n > 0);
-	text[*len] = '\0';
-	return text;
-}
-
 /*
  * Where our file has capabilities the loader took TMPDIR, LD_LIBRARY_PATH and the like
  * out of our environment, for what they could make us do with those.  The program has
@@ -99,7 +73,7 @@ static void restore_environment(void)
 	prctl(PR_SET_DUMPABLE, 0);
 	if (fd < 0)
 		return;
-	text = read_whole(fd, &len);
+	text = read_all(fd, &len);
 	close(fd);
 	if (!text)
 		return;
