@@ -823,29 +823,16 @@ static long open_uffd(void)
 	return ret;
 }
 
-static size_t name_length(const char *space)
+static long connect_at(const struct sockaddr_un *addr, unsigned int len)
 {
-	size_t len = 0;
-
-	while (space[len] && space[len] != ':')
-		len++;
-	return len;
-}
-
-static long connect_to_space(void)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	const char *name = exec_space();
-	size_t len = name_length(name);
 	long fd, ret;
 
-	if (len + 1 > sizeof(addr.sun_path))
+	if (!len)
 		return -E_INVAL;
-	memcpy(addr.sun_path + 1, name, len);
 	fd = sys3(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return fd;
-	ret = sys3(SYS_connect, fd, &addr, offsetof(struct sockaddr_un, sun_path) + 1 + len);
+	ret = sys3(SYS_connect, fd, addr, len);
 	if (ret < 0) {
 		sys1(SYS_close, fd);
 		return ret;
@@ -853,12 +840,23 @@ static long connect_to_space(void)
 	return fd;
 }
 
+static long connect_to_space(void)
+{
+	struct wire_where where;
+	long fd;
+
+	if (!wire_where(exec_space(), &where))
+		return -E_INVAL;
+	fd = connect_at(&where.path, where.path_len);
+	return fd < 0 ? connect_at(&where.name, where.name_len) : fd;
+}
+
 static void put_key(struct wire_msg *hello)
 {
-	const char *space = exec_space(), *key = space + name_length(space);
+	struct wire_where where;
 
-	if (*key && length(key + 1) == WIRE_KEY)
-		memcpy(hello->key, key + 1, WIRE_KEY);
+	if (wire_where(exec_space(), &where))
+		memcpy(hello->key, where.key, WIRE_KEY);
 }
 
 /*

@@ -27,7 +27,7 @@ typedef void *popen_fn(const char *, const char *);
 typedef int spawn_fn(int *, const char *, const void *, const void *, char *const[], char *const[]);
 
 static struct {
-	char space[128]; /* VSWAP_SPACE=... */
+	char space[256]; /* VSWAP_SPACE=... */
 	char path[4096]; /* of this object */
 	exec_fn *execve, *execvpe;
 	fexec_fn *fexecve;

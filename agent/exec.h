@@ -13,7 +13,7 @@ void exec_set_up(void);
  */
 bool exec_take_env(char **envp);
 
-/* The name of the supervisor's socket, abstract, and the key: see WIRE_ENV. */
+/* Where the supervisor listens: see wire_where(). */
 const char *exec_space(void);
 
 #endif

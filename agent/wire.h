@@ -23,10 +23,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #define WIRE_MAGIC     0x70617773760006ULL /* the last digits are the version */
-#define WIRE_ENV       "VSWAP_SPACE"	   /* abstract socket name, without its NUL, ':', key */
-#define WIRE_KEY       32		   /* characters; all names are public, keys are not */
+#define WIRE_ENV       "VSWAP_SPACE" /* see wire_where() */
+#define WIRE_KEY       32	     /* characters; all names are public, keys are not */
 #define WIRE_PAGE      4096UL
 #define WIRE_ETIMEDOUT 110
 
@@ -44,6 +46,50 @@ enum wire_type {
 	WIRE_HOLD,	  /* pager: keep this userfaultfd of a forked child, number @hold */
 	WIRE_DROP,	  /* pager: close it */
 };
+
+/*
+ * Where the pager listens, of the text NAME:KEY or NAME:KEY:PATH.  A path is found from
+ * another network namespace, too, a name in the abstract namespace by another user and in
+ * another root.
+ */
+struct wire_where {
+	const char *key; /* WIRE_KEY characters */
+	struct sockaddr_un path, name;
+	unsigned int path_len, name_len; /* of these as addresses; 0: there is no path */
+};
+
+/* False: it is no such text. */
+static inline bool wire_where(const char *text, struct wire_where *w)
+{
+	unsigned int base = offsetof(struct sockaddr_un, sun_path), n = 0;
+
+	*w = (struct wire_where){ .path.sun_family = AF_UNIX, .name.sun_family = AF_UNIX };
+	for (; *text && *text != ':'; text++) {
+		/* Behind the NUL of an abstract one. */
+		if (++n == sizeof(w->name.sun_path))
+			return false;
+		w->name.sun_path[n] = *text;
+	}
+	w->name_len = base + 1 + n;
+	if (!*text)
+		return false;
+	w->key = ++text;
+	for (n = 0; n < WIRE_KEY; n++)
+		if (!text[n])
+			return false;
+	text += WIRE_KEY;
+	if (!*text)
+		return true;
+	if (*text++ != ':')
+		return false;
+	for (n = 0; *text; text++) {
+		if (n == sizeof(w->path.sun_path) - 1)
+			return false;
+		w->path.sun_path[n++] = *text;
+	}
+	w->path_len = base + n + 1;
+	return true;
+}
 
 struct wire_range {
 	uint64_t start, end;

@@ -15,14 +15,12 @@
 #include <unistd.h>
 
 #include "../pager/json.h"
+#include "../pager/job.h"
 #include "../pager/machine.h"
 #include "../pager/pager.h"
 #include "../pager/program.h"
 #include "../pager/size.h"
 #include "space.h"
-
-/* Of a socket in the abstract namespace. */
-#define JOIN_NAME 100
 
 const char cli_run_help[] =
 	"Usage: vswap run [OPTION]... [--] PROGRAM [ARG]...\n"
@@ -240,7 +238,7 @@ static void close_stats(struct stats_file *stats)
 }
 
 /* Returns 0 with the name of the socket the space made for this run, or an exit status. */
-static int ask_to_join(const char *space, const char *group, char join[JOIN_NAME])
+static int ask_to_join(const char *space, const char *group, char join[JOB_NAME])
 {
 	struct json_object *answer = NULL, *request;
 	const char *socket;
@@ -258,7 +256,7 @@ static int ask_to_join(const char *space, const char *group, char join[JOIN_NAME
 	if (status)
 		return status;
 	socket = snapshot_text(answer, "socket");
-	if (!socket || snprintf(join, JOIN_NAME, "%s", socket) >= JOIN_NAME)
+	if (!socket || snprintf(join, JOB_NAME, "%s", socket) >= JOB_NAME)
 		status = cli_error(CLI_FAILED,
 				   "space %s: answer not understood (is that another "
 				   "version of vswap?)",
@@ -273,7 +271,7 @@ int cli_run(int argc, char **argv)
 	struct stats_file stats = { 0 };
 	char path[PATH_MAX], why[1024];
 	const char *ram = NULL, *group = NULL, *own = NULL;
-	char join[JOIN_NAME];
+	char join[JOB_NAME];
 	const struct option *o;
 	int c, status;
 

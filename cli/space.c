@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <glob.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,22 @@
 #define ANSWER_MAX   (64u << 20) /* bytes; far above any honest answer */
 
 /* ---- one connection ---------------------------------------------------- */
+
+/* Socket @name of @dir is left over, and so are those for agents of who had it. */
+static void remove_left(const char *dir, const char *name)
+{
+	char path[PATH_MAX];
+	glob_t left;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/%s.*", dir, name);
+	if (glob(path, 0, NULL, &left))
+		return;
+	for (size_t i = 0; i < left.gl_pathc; i++)
+		unlink(left.gl_pathv[i]);
+	globfree(&left);
+}
 
 /* Connect to socket @name of @dir; one that is left over is removed.  0 or -errno. */
 static int link_connect(struct link *link, const char *dir, const char *name)
@@ -41,7 +58,7 @@ static int link_connect(struct link *link, const char *dir, const char *name)
 	    connect(link->fd, (struct sockaddr *)&addr, sizeof(addr))) {
 		err = -errno;
 		if (err == -ECONNREFUSED)
-			unlink(addr.sun_path);
+			remove_left(dir, name);
 		link_close(link);
 		return err;
 	}

@@ -129,6 +129,17 @@ int control_check_dir(const char *dir)
 	return 0;
 }
 
+int control_make_dir(char *buf, size_t len)
+{
+	int err = control_dir(buf, len);
+
+	if (err)
+		return err;
+	if (mkdir(buf, 0700) && errno != EEXIST)
+		return -errno;
+	return control_check_dir(buf);
+}
+
 const char *control_advice(const char *dir, int err)
 {
 	const char *elsewhere = geteuid() ? "set XDG_RUNTIME_DIR to a directory of yours" :
@@ -865,12 +876,7 @@ int control_start(const struct control_op *const *tables)
 	char dir[PATH_MAX];
 	int err;
 
-	err = control_dir(dir, sizeof(dir));
-	if (err)
-		return err;
-	if (mkdir(dir, 0700) && errno != EEXIST)
-		return -errno;
-	err = control_check_dir(dir);
+	err = control_make_dir(dir, sizeof(dir));
 	if (err)
 		return err;
 

@@ -68,11 +68,14 @@ void control_stop(void);
 /*
  * The directory sockets live in, as this user sees it: /run/vswap for root,
  * else $XDG_RUNTIME_DIR/vswap, else /tmp/vswap-UID.  Names in it are process
- * numbers of supervisors; a name with a leading dot is not ready yet.  A
- * socket that refuses a connection is left over and may be removed.
+ * numbers of supervisors; a name with a leading dot is not ready yet, and one with
+ * a dot and a number behind is for agents.  A socket that refuses a connection is left
+ * over and may be removed.
  * Returns 0 or -ENAMETOOLONG.
  */
 int control_dir(char *buf, size_t len);
+/* The same, and it is there and ours: 0 or -errno. */
+int control_make_dir(char *buf, size_t len);
 /* 0 when @dir is a directory of ours that nobody else may enter; -EPERM, -errno. */
 int control_check_dir(const char *dir);
 /* What a user can do about @err of these, or of making a socket in @dir. */

@@ -15,11 +15,13 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "client.h"
+#include "control.h"
 #include "group.h"
 #include "state.h"
 
@@ -43,26 +45,48 @@ static uint64_t boot_ns(void)
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
 
+static int listen_at(const struct sockaddr_un *addr, unsigned int len)
+{
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err;
+
+	if (fd < 0)
+		return -errno;
+	/* The mode bind() makes a path with. */
+	if (!fchmod(fd, 0600) && !bind(fd, (const struct sockaddr *)addr, len) && !listen(fd, 16))
+		return fd;
+	err = -errno;
+	close(fd);
+	return err;
+}
+
 static int listen_for_agents(struct job *job)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	static unsigned int made; /* atomic */
 	unsigned long long secret[4];
+	char dir[sizeof(job->where.path.sun_path)];
+	int len;
 
 	if (getrandom(secret, sizeof(secret), 0) != sizeof(secret))
 		return -EIO;
 	/* Every user may read the names of all sockets, so the key is not part of it. */
-	job->name_len = snprintf(job->name, sizeof(job->name), "vswap-%d-%016llx%016llx", getpid(),
-				 secret[0], secret[1]);
-	snprintf(job->name + job->name_len, sizeof(job->name) - job->name_len, ":%016llx%016llx",
-		 secret[2], secret[3]);
-	memcpy(addr.sun_path + 1, job->name, job->name_len);
-	job->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	len = snprintf(job->name, sizeof(job->name), "vswap-%d-%016llx%016llx:%016llx%016llx",
+		       getpid(), secret[0], secret[1], secret[2], secret[3]);
+	/* Without a path it is as well, but for other network namespaces. */
+	if (!control_make_dir(dir, sizeof(dir)))
+		snprintf(job->name + len, sizeof(job->name) - len, ":%s/%d.%u", dir, getpid(),
+			 __atomic_fetch_add(&made, 1, __ATOMIC_RELAXED));
+	if (!wire_where(job->name, &job->where)) {
+		job->name[len] = 0;
+		wire_where(job->name, &job->where);
+	}
+	job->listener = listen_at(&job->where.name, job->where.name_len);
 	if (job->listener < 0)
-		return -errno;
-	if (bind(job->listener, (struct sockaddr *)&addr,
-		 offsetof(struct sockaddr_un, sun_path) + 1 + job->name_len) ||
-	    listen(job->listener, 16))
-		return -errno;
+		return job->listener;
+	if (!job->where.path_len)
+		return 0;
+	/* Of a dead process that had our number. */
+	unlink(job->where.path.sun_path);
+	job->beside = listen_at(&job->where.path, job->where.path_len);
 	return 0;
 }
 
@@ -99,11 +123,9 @@ struct job *job_create(struct group *group)
 		return NULL;
 	job->ref = 1;
 	job->start_ns = boot_ns();
-	job->runner = job->listener = -1;
+	job->runner = job->listener = job->beside = -1;
 	ret = listen_for_agents(job);
 	if (ret) {
-		if (job->listener >= 0)
-			close(job->listener);
 		free(job);
 		errno = -ret;
 		return NULL;
@@ -152,19 +174,22 @@ void job_close(struct job *job)
 {
 	if (job->listener >= 0)
 		close(job->listener);
-	job->listener = -1;
+	if (job->beside >= 0) {
+		unlink(job->where.path.sun_path);
+		close(job->beside);
+	}
+	job->listener = job->beside = -1;
 	while (job->nr_callers)
 		close(job->caller[--job->nr_callers].sock);
 }
 
 bool job_knows(const struct job *job, const char key[WIRE_KEY])
 {
-	const char *own = job->name + job->name_len + 1;
 	char differs = 0;
 
 	/* In the same time wherever they differ. */
 	for (unsigned int i = 0; i < WIRE_KEY; i++)
-		differs |= own[i] ^ key[i];
+		differs |= job->where.key[i] ^ key[i];
 	return !differs;
 }
 
@@ -492,9 +517,9 @@ static void forget_caller(struct job *job, unsigned int i)
 /*
  * A connection is waiting.  Anybody may connect: who says nothing is to hold up none.
  */
-static void take_caller(struct job *job)
+static void take_caller(struct job *job, int listener)
 {
-	int sock = accept4(job->listener, NULL, NULL, SOCK_CLOEXEC);
+	int sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
 	/* It would be told of for ever. */
 	if (sock < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
@@ -571,11 +596,12 @@ int job_turn(struct job *job, int fd, int ms)
 {
 	struct client *list[MAX_CLIENTS];
 	unsigned int n = clients_get(list, MAX_CLIENTS), nr = 0;
-	struct pollfd p[2 + JOB_CALLERS + MAX_CLIENTS] = {
+	struct pollfd p[3 + JOB_CALLERS + MAX_CLIENTS] = {
 		{ .fd = fd, .events = POLLIN },
 		{ .fd = job->listener, .events = POLLIN },
+		{ .fd = job->beside, .events = POLLIN },
 	};
-	struct pollfd *callers = p + 2, *agents = callers + job->nr_callers;
+	struct pollfd *callers = p + 3, *agents = callers + job->nr_callers;
 	int ready, seen = 0;
 
 	for (unsigned int i = 0; i < n; i++)
@@ -605,7 +631,9 @@ int job_turn(struct job *job, int fd, int ms)
 		return 0;
 	seen |= hear_callers(job, callers);
 	if (p[1].revents & POLLIN)
-		take_caller(job);
+		take_caller(job, job->listener);
+	if (p[2].revents & POLLIN)
+		take_caller(job, job->beside);
 	if (p[0].revents)
 		seen |= JOB_INPUT;
 	return seen;

@@ -20,7 +20,7 @@
 
 struct group;
 
-#define JOB_NAME    96
+#define JOB_NAME    224 /* with a path of 108 */
 #define JOB_CALLERS 32
 
 /* One who has connected and said nothing yet. */
@@ -35,12 +35,13 @@ struct job {
 	struct group *group; /* with a reference */
 	pid_t pid;	     /* the program; 0: not started yet; atomic */
 	int runner;	     /* socket of its vswap run, -1: that is us; atomic */
-	int listener;
+	int listener;	     /* of a name in the abstract namespace */
+	int beside;	     /* the same of a path, or -1 */
 	uint64_t start_ns;     /* of CLOCK_BOOTTIME */
 	uint64_t quiet_ns;     /* since when it has no client, but goes on; 0: it has */
 	pid_t hung_up;	       /* whose agent did so last */
 	char name[JOB_NAME];   /* for WIRE_ENV */
-	unsigned int name_len; /* of the listener's, in the abstract namespace; behind it the key */
+	struct wire_where where; /* the same */
 	struct caller caller[JOB_CALLERS]; /* the first is the oldest */
 	unsigned int nr_callers;
 	bool killed;		/* by us, with the reason said; atomic */
@@ -61,7 +62,7 @@ void job_put(struct job *job);
  * ended.  Returns JOB_* bits.
  */
 int job_turn(struct job *job, int fd, int ms);
-/* Close the listener: nobody joins any more. */
+/* Close the listeners: nobody joins any more. */
 void job_close(struct job *job);
 /* Does who says this know the job from more than its listener's public name? */
 bool job_knows(const struct job *job, const char key[WIRE_KEY]);

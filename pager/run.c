@@ -449,20 +449,18 @@ static int exit_status(int status)
 /* @join is as WIRE_ENV. */
 static int connect_to(const char *join)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	struct job_msg msg = { .type = JOB_MSG_JOIN };
-	size_t len = strcspn(join, ":");
+	struct wire_where where;
 	int fd, err;
 
-	if (len + 1 > sizeof(addr.sun_path) || strlen(join) != len + 1 + WIRE_KEY)
+	if (!wire_where(join, &where))
 		return -EPROTO;
-	memcpy(addr.sun_path + 1, join, len);
-	memcpy(msg.text, join + len + 1, WIRE_KEY);
+	memcpy(msg.text, where.key, WIRE_KEY);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	if (!connect(fd, (struct sockaddr *)&addr,
-		     offsetof(struct sockaddr_un, sun_path) + 1 + len) &&
+	if (((where.path_len && !connect(fd, (struct sockaddr *)&where.path, where.path_len)) ||
+	     !connect(fd, (struct sockaddr *)&where.name, where.name_len)) &&
 	    send(fd, &msg, sizeof(msg), MSG_NOSIGNAL) == sizeof(msg))
 		return fd;
 	err = -errno;

@@ -55,12 +55,13 @@ static bool await_runner(struct job *job)
 	uint64_t deadline = now_ns() + JOIN_MS * 1000000ULL;
 
 	while (now_ns() < deadline && !pager_stopping()) {
-		struct pollfd p = { .fd = job->listener, .events = POLLIN };
+		struct pollfd p[2] = { { .fd = job->listener, .events = POLLIN },
+				       { .fd = job->beside, .events = POLLIN } };
 		int sock;
 
-		if (poll(&p, 1, 100) <= 0)
+		if (poll(p, 2, 100) <= 0)
 			continue;
-		sock = accept4(job->listener, NULL, NULL, SOCK_CLOEXEC);
+		sock = accept4(p[p[1].revents & POLLIN ? 1 : 0].fd, NULL, NULL, SOCK_CLOEXEC);
 		if (sock < 0)
 			continue;
 		if (is_runner(job, sock)) {

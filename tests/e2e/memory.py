@@ -117,6 +117,15 @@ def pidns(t):
     check_output(t, ran, "pidns")
 
 
+@case("memory/netns", timeout=60)
+def netns(t):
+    """Programs in a network namespace of their own have no names in common with vswap."""
+    t.need_root()
+    for how in ([], ["--fork"]):
+        ran, _ = t.paged(["unshare", "--net", *how, *t.vmtest("rw", 2 * t.ram)])
+        check_output(t, ran, "rw")
+
+
 @case("memory/leftbehind", timeout=60)
 def leftbehind(t):
     """One whose parent has ended counts with what that left it, or others grow beside it."""
