@@ -27,7 +27,7 @@
 #define SLICE_NS       20000000L
 #define SLICES	       10
 #define LOOK_NS	       500000L
-#define LOOKS	       10
+#define LOOKS	       100
 #define LONG_NS	       200000000L
 
 #define POPULATE_BYTES (512UL << 10)

@@ -55,6 +55,8 @@ void reclaim_set_goal(uint64_t goal);
 void reclaim_limits_changed(void);
 /* Can all that @group is in have @bytes more before anything is reclaimed? */
 bool reclaim_has_room(const struct group *group, uint64_t bytes);
+/* @client has an agent from now on: near a limit its new threads wait for the first look at it. */
+void reclaim_begins(struct client *client);
 /* Tell the agent of @client whether fork() is to return in a child only once it has one, too. */
 void reclaim_forks(struct client *client);
 /* Memory runs short: do not wait for the next look. */

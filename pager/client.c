@@ -939,6 +939,7 @@ static int adopt(struct job *job, int sock, pid_t pid, const struct wire_msg *he
 	__atomic_store_n(&c->pid, pid, __ATOMIC_RELAXED);
 	hurry_agent(c);
 	weigh_adopted(c);
+	reclaim_begins(c);
 	/* It is counted before it is let go.  A failure is found out as anyone's death. */
 	__atomic_store_n(&c->sock, sock, __ATOMIC_RELEASE);
 	msg.type = WIRE_GO;
@@ -1038,6 +1039,7 @@ int client_accept(struct job *job, int sock, pid_t pid, const struct wire_msg *h
 		goto fail;
 	}
 	c->sock = sock;
+	reclaim_begins(c);
 	ret = clients_add(c);
 	if (!ret) {
 		/* From here on its death is found out as anyone's. */

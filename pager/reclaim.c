@@ -434,6 +434,13 @@ void reclaim_forks(struct client *c)
 			 __ATOMIC_RELAXED);
 }
 
+void reclaim_begins(struct client *c)
+{
+	__atomic_store_n(&c->shared->looks,
+			 !reclaim_has_room(c->job->group, 2 * CHILD_MS * TOUCH_BYTES_MS),
+			 __ATOMIC_RELAXED);
+}
+
 /*
  * Near a limit, has a program grown otherwise than by our faults?  Then there is more to
  * register.  Who waits for that is told that it was seen to.
