@@ -679,7 +679,8 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 		src = sv->number;
 	}
 	pthread_mutex_lock(&c->state);
-	if (batch_covers(c, addr, addr + PAGE_SIZE_) && !is_agents(f)) {
+	/* The agent's, too: it may have gone on since, and be about to take this very page. */
+	if (batch_covers(c, addr, addr + PAGE_SIZE_)) {
 		leaving = batch_bytes(c, addr);
 		if (!leaving) {
 			c->waiting_batch++;
