@@ -27,8 +27,8 @@
 #include <sys/un.h>
 
 #define WIRE_MAGIC     0x70617773760006ULL /* the last digits are the version */
-#define WIRE_ENV       "VSWAP_SPACE" /* see wire_where() */
-#define WIRE_KEY       32	     /* characters; all names are public, keys are not */
+#define WIRE_ENV       "VSWAP_SPACE"	   /* see wire_where() */
+#define WIRE_KEY       32		   /* characters; all names are public, keys are not */
 #define WIRE_PAGE      4096UL
 #define WIRE_ETIMEDOUT 110
 

@@ -452,16 +452,30 @@ void client_dead(struct client *c)
 	servers_wake();
 	/* What it shared is another's alone. */
 	reclaim_weigh();
-	if (mine)
-		client_put(c);
+	if (!mine)
+		return;
+	pthread_mutex_lock(&c->state);
+	event_follow_forks(c);
+	pthread_mutex_unlock(&c->state);
+	client_put(c);
+}
+
+/* What the kernel says to a copy.  It is from nowhere, so nothing changes. */
+static int try_copy(int uffd)
+{
+	struct uffdio_copy probe = { .dst = 1UL << 20, .len = PAGE_SIZE_ };
+
+	return ioctl(uffd, UFFDIO_COPY, &probe) ? errno : 0;
 }
 
 static bool memory_gone(int uffd)
 {
-	/* From where nothing can be read, so nothing changes whatever is mapped there. */
-	struct uffdio_copy probe = { .dst = 1UL << 20, .len = PAGE_SIZE_ };
+	return try_copy(uffd) == ESRCH;
+}
 
-	return ioctl(uffd, UFFDIO_COPY, &probe) && errno == ESRCH;
+bool client_map_changes(const struct client *c)
+{
+	return try_copy(c->uffd) == EAGAIN;
 }
 
 bool client_gone(struct client *c)

@@ -195,6 +195,11 @@ struct client *client_find(uint64_t id);
 
 /* Is the address space gone?  Asked of clients whose process is not known. */
 bool client_gone(struct client *c);
+/*
+ * The kernel refuses to copy pages from the beginning of a change to the mappings, a fork
+ * too, until its last event was read and the thread is awake.  Does it now?
+ */
+bool client_map_changes(const struct client *c);
 
 static inline bool client_is_dead(const struct client *c)
 {
@@ -288,6 +293,13 @@ void ranges_remove(struct client *c, uint64_t start, uint64_t end);
 struct range *range_from(struct client *c, uint64_t addr);
 
 /*
+ * Is [start, end) one mapping, and registered with @uffd?  UFFDIO_REGISTER takes a range with
+ * holes, and what is mapped into one later would be ours by the list alone: taken out of
+ * the program, and zeros when it is touched.  UFFDIO_COPY does not; from an address that
+ * cannot be read it copies nothing, and says whether it would have.
+ */
+bool is_registered(int uffd, uint64_t start, uint64_t end);
+/*
  * Register what is there by now and not registered: heap, anonymous mappings,
  * stacks.  Takes the state lock itself.  Returns bytes newly registered.
  */
@@ -316,29 +328,15 @@ bool clients_lost(struct job *job);
 /* ---- event.c -------------------------------------------------------- */
 
 /*
- * Follow one event just read, and then those that were put by before.  The gate is
- * held exclusively.
+ * Follow all events that were read.  Returns whether there were any.  State lock held, and
+ * the gate exclusively.
  */
-void event_follow(struct client *c, const struct uffd_msg *msg);
+bool event_follow(struct client *c);
 /*
- * Put a message by for whoever reads next.  The gate is held, and the state lock from
- * before it was read.
+ * @c is dead, and children it had are not: follow the forks among the events.  State lock
+ * held.
  */
-void event_stash(struct client *c, const struct uffd_msg *msg);
-/* The first of those; false: there is none.  The gate is held. */
-bool event_unstash(struct client *c, struct uffd_msg *msg);
-/*
- * Is there an event among them?  It was read, so the kernel no longer refuses to copy
- * pages, but it was not followed: what was dropped would come back, and of a fork the
- * child has no entries yet, so one the parent gave back now would be missing there.
- * Nothing is copied then.  Gate and state lock are held.
- */
-bool event_unfollowed(const struct client *c);
-/* Are there any? */
-static inline bool event_stashed(const struct client *c)
-{
-	return __atomic_load_n(&c->nr_stash, __ATOMIC_RELAXED);
-}
+void event_follow_forks(struct client *c);
 /*
  * [start, end) was unmapped while the agent was dropping pages there.  Nothing stops
  * that when the program has put something else in their place by now.
@@ -349,7 +347,10 @@ void event_drop_race(struct client *c, uint64_t start, uint64_t end);
  * Takes gate and state lock if they are free.
  */
 bool event_drop_sure(struct client *c);
-/* The kernel has just copied pages: nothing that was left is still to be told of.  State lock held. */
+/*
+ * The kernel has just copied pages, or would have: nothing that was left is still to be told of.
+ * Gate and state lock are held.
+ */
 void event_all_told(struct client *c);
 /* Give back all entries in [start, end).  State lock held. */
 void client_drop_entries(struct client *c, uint64_t start, uint64_t end);
@@ -361,6 +362,40 @@ void doubt_add(struct client *c, uint64_t start, uint64_t end, uint64_t ns);
 void doubts_settle(struct client *c, uint64_t addr);
 /* Settle what can be settled; takes the state lock. */
 void doubts_review(struct client *c);
+
+/* It cannot be followed any further, so the program must not go on. */
+void event_no_memory(struct client *c);
+
+/* ---- stash.c -------------------------------------------------------- */
+
+/*
+ * Put a message by for whoever follows or serves it.  The gate is held, and the state lock
+ * from before it was read.
+ */
+void event_stash(struct client *c, const struct uffd_msg *msg);
+/* Read one message; false: there is none.  The gate is held. */
+bool event_read(struct client *c, struct uffd_msg *msg);
+/* Are there any? */
+static inline bool event_stashed(const struct client *c)
+{
+	return __atomic_load_n(&c->nr_stash, __ATOMIC_RELAXED);
+}
+/*
+ * Is there an event among them?  It was read, so the kernel no longer refuses to copy
+ * pages, but it was not followed: what was dropped would come back, and of a fork the
+ * child has no entries yet, so one the parent gave back now would be missing there.
+ * Nothing is copied then.  Gate and state lock are held.
+ */
+bool event_unfollowed(const struct client *c);
+/*
+ * If a fork is among the events, or under way, read what may have come before it.  State lock
+ * held, which is let go in between, and the gate exclusively.
+ */
+void event_gather(struct client *c);
+/* Take out the event to be followed next; false: there is none.  State lock held. */
+bool event_next(struct client *c, struct uffd_msg *msg);
+/* Take out the first that is such an event; false: there is none.  State lock held. */
+bool event_unstash(struct client *c, unsigned int event, struct uffd_msg *msg);
 
 /* ---- evict.c -------------------------------------------------------- */
 

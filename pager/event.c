@@ -182,7 +182,6 @@ void event_drop_race(struct client *c, uint64_t start, uint64_t end)
 
 bool event_drop_sure(struct client *c)
 {
-	struct uffdio_copy probe = { .dst = c->unsure.start, .len = PAGE_SIZE_ };
 	bool sure;
 
 	if (!c->unsure.end)
@@ -191,8 +190,7 @@ bool event_drop_sure(struct client *c)
 	if (!gate_trylock(c->gate, GATE_TO_COPY))
 		return false;
 	pthread_mutex_lock(&c->state);
-	/* From nowhere: it copies nothing, and is refused while there are events to come. */
-	sure = !event_unfollowed(c) && ioctl(c->uffd, UFFDIO_COPY, &probe) && errno != EAGAIN;
+	sure = !event_unfollowed(c) && !client_map_changes(c);
 	if (sure)
 		c->unsure = (struct range){ 0 };
 	pthread_mutex_unlock(&c->state);
@@ -230,50 +228,10 @@ static void moved_into_drop(struct client *c, uint64_t to, uint64_t end)
 		event_drop_race(c, to, end);
 }
 
-static void out_of_memory(struct client *c)
+void event_no_memory(struct client *c)
 {
 	job_kill(c->job, "out of memory while following the program: killed (free memory on this "
 			 "machine)");
-}
-
-void event_stash(struct client *c, const struct uffd_msg *msg)
-{
-	if (c->nr_stash == c->max_stash) {
-		unsigned int max = c->max_stash ? c->max_stash * 2 : 16;
-		struct uffd_msg *more = realloc(c->stash, max * sizeof(*more));
-
-		if (!more) {
-			out_of_memory(c);
-			return;
-		}
-		c->stash = more;
-		c->max_stash = max;
-	}
-	c->stash[c->nr_stash] = *msg;
-	__atomic_store_n(&c->nr_stash, c->nr_stash + 1, __ATOMIC_RELAXED);
-}
-
-static void stash_remove(struct client *c, unsigned int i, struct uffd_msg *msg)
-{
-	*msg = c->stash[i];
-	__atomic_store_n(&c->nr_stash, c->nr_stash - 1, __ATOMIC_RELAXED);
-	memmove(c->stash + i, c->stash + i + 1, (c->nr_stash - i) * sizeof(*msg));
-}
-
-bool event_unfollowed(const struct client *c)
-{
-	for (unsigned int i = 0; i < c->nr_stash; i++)
-		if (c->stash[i].event != UFFD_EVENT_PAGEFAULT)
-			return true;
-	return false;
-}
-
-bool event_unstash(struct client *c, struct uffd_msg *msg)
-{
-	if (!c->nr_stash)
-		return false;
-	stash_remove(c, 0, msg);
-	return true;
 }
 
 /* The gate is ours, so the agent gets no further; what it has taken gets recorded. */
@@ -320,11 +278,11 @@ static void told(struct client *c, uint64_t start, uint64_t end, const uint64_t 
 		if (to && !window_set(&c->win, *to + (page.addr - start), page.entry))
 			continue;
 		if (to)
-			out_of_memory(c);
+			event_no_memory(c);
 		swap_free_range(pager.space, page.entry, 1);
 	}
 	if (vacated_forget(&c->vacated, start, end))
-		out_of_memory(c);
+		event_no_memory(c);
 }
 
 void event_all_told(struct client *c)
@@ -360,13 +318,13 @@ static void set_aside(struct client *c, uint64_t start, uint64_t end)
 				 "memory was moved by several threads at once, and it cannot "
 				 "be told to where: killed (start the program again)");
 		if (vacated_add(&c->vacated, from, to))
-			out_of_memory(c);
+			event_no_memory(c);
 		for (at = from; (at = window_next(&c->win, at, to)) < to; at += PAGE_SIZE_) {
 			vswp_entry_t entry = window_get(&c->win, at);
 
 			window_clear(&c->win, at, 0);
 			if (vacated_keep(&c->vacated, at, entry)) {
-				out_of_memory(c);
+				event_no_memory(c);
 				swap_free_range(pager.space, entry, 1);
 			}
 		}
@@ -431,7 +389,7 @@ static void follow_remap(struct client *c, uint64_t from, uint64_t to, uint64_t 
 	for (uint64_t addr = from; addr < from + len; addr = next) {
 		next = vacated_part(&c->unmapping, addr, from + len, &here);
 		if (!here && vacated_add(&c->unmapping, addr, next))
-			out_of_memory(c);
+			event_no_memory(c);
 	}
 	moved_into_drop(c, to, to + len);
 	wake_range(c, from, from + len);
@@ -451,7 +409,7 @@ static void follow_unmap(struct client *c, uint64_t start, uint64_t end)
 		next = vacated_part(&c->unmapping, addr, next, &here);
 		if (here) {
 			if (vacated_forget(&c->unmapping, addr, next))
-				out_of_memory(c);
+				event_no_memory(c);
 			continue;
 		}
 		client_drop_entries(c, addr, next);
@@ -489,7 +447,6 @@ static void follow(struct client *c, const struct uffd_msg *msg)
 {
 	uint64_t start, end;
 
-	pthread_mutex_lock(&c->state);
 	switch (msg->event) {
 	case UFFD_EVENT_REMOVE:
 		start = msg->arg.remove.start;
@@ -523,22 +480,27 @@ static void follow(struct client *c, const struct uffd_msg *msg)
 				 "this machine, or raise the limit on open files)");
 		break;
 	}
-	pthread_mutex_unlock(&c->state);
 }
 
-void event_follow(struct client *c, const struct uffd_msg *msg)
+bool event_follow(struct client *c)
 {
-	struct uffd_msg next;
+	struct uffd_msg msg;
+	bool any = false;
 
-	follow(c, msg);
-	/* Whose programs go on already; faults among them are served after. */
-	for (unsigned int i = 0; i < c->nr_stash;)
-		if (c->stash[i].event == UFFD_EVENT_PAGEFAULT) {
-			i++;
-		} else {
-			stash_remove(c, i, &next);
-			follow(c, &next);
-		}
-	if (c->shared)
+	event_gather(c);
+	while (event_next(c, &msg)) {
+		follow(c, &msg);
+		any = true;
+	}
+	if (any)
 		__atomic_store_n(&c->shared->behind, 0, __ATOMIC_RELEASE);
+	return any;
+}
+
+void event_follow_forks(struct client *c)
+{
+	struct uffd_msg msg;
+
+	while (event_unstash(c, UFFD_EVENT_FORK, &msg))
+		follow(c, &msg);
 }

@@ -879,34 +879,31 @@ static void refresh_clients(struct server *sv)
 }
 
 /*
- * Read one message.  Events are followed before the gate is let go; a fault is
- * served after.  Returns true when more is to be had without waiting.
+ * Read one message, unless some were put by.  Events are followed before the gate is let
+ * go; a fault is served after.  Returns true when more is to be had without waiting.
  */
 static bool read_one(struct server *sv, struct client *c)
 {
 	struct uffd_msg msg;
 	struct fault f;
-	ssize_t n;
+	bool fault, followed = false;
 
 	if (!client_gate_to_read(c))
 		return false;
-	n = event_unstash(c, &msg) ? (ssize_t)sizeof(msg) : read(c->uffd, &msg, sizeof(msg));
-	/* There it is a fork, whose event stays where it is for want of a descriptor. */
-	if (n < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
-		job_kill(c->job,
-			 "a fork cannot be followed: %s: killed (raise the limit on open files, "
-			 "'ulimit -Hn', or free memory)",
-			 strerror(errno));
-	if (n == sizeof(msg) && msg.event != UFFD_EVENT_PAGEFAULT)
-		event_follow(c, &msg);
-	client_ungate(c, GATE_TO_READ);
-	if (n != sizeof(msg))
-		return false;
-	if (msg.event != UFFD_EVENT_PAGEFAULT) {
-		if (__atomic_exchange_n(&c->protect, false, __ATOMIC_RELAXED))
-			client_protect(c);
-		return event_stashed(c);
+	fault = !event_stashed(c) && event_read(c, &msg);
+	if (!fault || msg.event != UFFD_EVENT_PAGEFAULT) {
+		pthread_mutex_lock(&c->state);
+		if (fault)
+			event_stash(c, &msg);
+		followed = event_follow(c);
+		fault = event_unstash(c, UFFD_EVENT_PAGEFAULT, &msg);
+		pthread_mutex_unlock(&c->state);
 	}
+	client_ungate(c, GATE_TO_READ);
+	if (followed && __atomic_exchange_n(&c->protect, false, __ATOMIC_RELAXED))
+		client_protect(c);
+	if (!fault)
+		return false;
 	f = (struct fault){
 		.client = c,
 		.addr = msg.arg.pagefault.address & ~(PAGE_SIZE_ - 1),

@@ -30,18 +30,18 @@ struct caller {
 };
 
 struct job {
-	struct job *next;    /* jobs.lock */
-	unsigned int ref;    /* atomic: its starter's, and one for each client */
-	struct group *group; /* with a reference */
-	pid_t pid;	     /* the program; 0: not started yet; atomic */
-	int runner;	     /* socket of its vswap run, -1: that is us; atomic */
-	int listener;	     /* of a name in the abstract namespace */
-	int beside;	     /* the same of a path, or -1 */
-	uint64_t start_ns;     /* of CLOCK_BOOTTIME */
-	uint64_t quiet_ns;     /* since when it has no client, but goes on; 0: it has */
-	pid_t hung_up;	       /* whose agent did so last */
-	char name[JOB_NAME];   /* for WIRE_ENV */
-	struct wire_where where; /* the same */
+	struct job *next;		   /* jobs.lock */
+	unsigned int ref;		   /* atomic: its starter's, and one for each client */
+	struct group *group;		   /* with a reference */
+	pid_t pid;			   /* the program; 0: not started yet; atomic */
+	int runner;			   /* socket of its vswap run, -1: that is us; atomic */
+	int listener;			   /* of a name in the abstract namespace */
+	int beside;			   /* the same of a path, or -1 */
+	uint64_t start_ns;		   /* of CLOCK_BOOTTIME */
+	uint64_t quiet_ns;		   /* since when it has no client, but goes on; 0: it has */
+	pid_t hung_up;			   /* whose agent did so last */
+	char name[JOB_NAME];		   /* for WIRE_ENV */
+	struct wire_where where;	   /* the same */
 	struct caller caller[JOB_CALLERS]; /* the first is the oldest */
 	unsigned int nr_callers;
 	bool killed;		/* by us, with the reason said; atomic */

@@ -24,6 +24,7 @@
 #include "thread.h"
 
 #define MAX_NEIGHBOURS 256
+#define LIST_NS	       1000000L
 #define PROTECT_TRIES  20
 #define PROTECT_US     50
 #define REGISTER_TRIES 3
@@ -154,17 +155,11 @@ static void protect_zeros(struct client *c, uint64_t start, uint64_t end)
 	}
 }
 
-/*
- * Is [start, end) one mapping, and registered?  UFFDIO_REGISTER takes a range with
- * holes, and what is mapped into one later would be ours by the list alone: taken
- * out of the program, and zeros when it is touched.  UFFDIO_COPY does not; from an
- * address that cannot be read it copies nothing, and says whether it would have.
- */
-static bool is_registered(struct client *c, uint64_t start, uint64_t end)
+bool is_registered(int uffd, uint64_t start, uint64_t end)
 {
 	struct uffdio_copy probe = { .dst = start, .len = end - start };
 
-	return ioctl(c->uffd, UFFDIO_COPY, &probe) && (errno == EEXIST || errno == EFAULT);
+	return ioctl(uffd, UFFDIO_COPY, &probe) && (errno == EEXIST || errno == EFAULT);
 }
 
 static bool do_register(int uffd, uint64_t start, uint64_t end)
@@ -179,14 +174,24 @@ static bool do_register(int uffd, uint64_t start, uint64_t end)
 	return !ioctl(uffd, UFFDIO_REGISTER, &reg);
 }
 
-/* What was registered goes on the list, if it is there still.  Returns bytes. */
+/*
+ * What was registered goes on the list, if it is there still, and if no event was read that
+ * is to be followed yet: one that tells how it came there would find it known, and take it for
+ * what was there before.  Then the next look lists it.  Returns bytes.
+ */
 static uint64_t list_registered(struct client *c, uint64_t start, uint64_t end)
 {
 	bool ok;
 
+	if (gate_lock(c->gate, GATE_TO_COPY, LIST_NS) != GATE_ENTERED)
+		return 0;
 	pthread_mutex_lock(&c->state);
-	ok = is_registered(c, start, end) && !ranges_add(c, start, end);
+	ok = !event_unfollowed(c) && is_registered(c->uffd, start, end) &&
+	     !ranges_add(c, start, end);
+	if (ok)
+		event_all_told(c);
 	pthread_mutex_unlock(&c->state);
+	client_ungate(c, GATE_TO_COPY);
 	if (!ok)
 		return 0;
 	if (pager.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP)

@@ -635,21 +635,27 @@ static void *watch_main(void *unused)
 	return NULL;
 }
 
-/* The client with most memory in @top, with a reference, or NULL. */
+/*
+ * The client with most memory in @top, with a reference, or NULL.  One without an agent only
+ * where there is no other: what it has is a guess.
+ */
 static struct client *largest(const struct group *top)
 {
 	struct client *list[MAX_CLIENTS], *most = NULL;
 	unsigned int n = clients_get(list, MAX_CLIENTS);
 	uint64_t anon, file, max = 0;
+	bool most_has = false;
 
 	for (unsigned int i = 0; i < n; i++) {
 		struct client *c = list[i];
+		bool has = client_has_agent(c);
 
-		if (group_is_in(c->job->group, top) && client_has_agent(c) &&
-		    !client_resident(c, &anon, &file) && (!most || anon > max)) {
+		if (group_is_in(c->job->group, top) && has >= most_has &&
+		    !client_resident(c, &anon, &file) && (!most || has > most_has || anon > max)) {
 			struct client *old = most;
 
 			most = c;
+			most_has = has;
 			max = anon;
 			c = old;
 		}

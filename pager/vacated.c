@@ -56,6 +56,14 @@ uint64_t vacated_part(const struct vacated *v, uint64_t start, uint64_t end, boo
 	return end;
 }
 
+uint64_t vacated_next(const struct vacated *v, uint64_t start, uint64_t end)
+{
+	for (unsigned int i = 0; i < v->pages; i++)
+		if (v->page[i].addr >= start && v->page[i].addr < end)
+			end = v->page[i].addr;
+	return end;
+}
+
 bool vacated_take(struct vacated *v, uint64_t start, uint64_t end, struct vacated_page *page)
 {
 	for (unsigned int i = 0; i < v->pages; i++)

@@ -53,6 +53,8 @@ int vacated_keep(struct vacated *v, uint64_t addr, vswp_entry_t entry);
  * is here, else as one that is not.
  */
 uint64_t vacated_part(const struct vacated *v, uint64_t start, uint64_t end, bool *here);
+/* The first page in [start, end), or @end. */
+uint64_t vacated_next(const struct vacated *v, uint64_t start, uint64_t end);
 /* A page in [start, end), which is not here any more: its entry is the caller's.  False: none. */
 bool vacated_take(struct vacated *v, uint64_t start, uint64_t end, struct vacated_page *page);
 /* An event has told of [start, end), and no page of it is left.  0 or -ENOMEM. */

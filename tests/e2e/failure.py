@@ -61,6 +61,16 @@ def tier_file(t, mib, name="tier"):
     return path
 
 
+# ---- full ---------------------------------------------------------------------
+
+@case("failure/grown-alone", timeout=60, waits=True)
+def grown_alone(t):
+    """Where none is left of whom anything could be taken, that is said as well."""
+    ran = t.run(under(t, "grownalone", 3 * t.ram, passes=1))
+    t.check(b"vswap: out of memory, all is full" in ran.err and b"vmtest:" not in ran.err,
+            "no message, or another", ran)
+
+
 # ---- killed -------------------------------------------------------------------
 
 @case("failure/supervisor-killed", sanitized=True)

@@ -40,6 +40,7 @@ TESTS = {
     "forkwrite": (BOTH, True),
     "forkgrow": (ASAN, True),
     "forkthreads": (ASAN, True),
+    "forkmoves": (ASAN, True),
     "spawn": ((), True),
     "clone": ((), True),
     "orphan": ((), True),

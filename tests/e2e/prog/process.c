@@ -315,6 +315,25 @@ void test_clonefork(void)
 	}
 }
 
+/* A child by clone(2) that grows when its parent has gone: nothing of it can be taken away. */
+void test_grownalone(void)
+{
+	size_t nr = args.size / PAGE;
+	char *mem = map_anon(nr * PAGE);
+	pid_t parent = getpid(), pid;
+
+	range_fill(mem, nr, 0, 0);
+	pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+	if (pid < 0)
+		fail_errno("clone");
+	if (pid)
+		return;
+	while (getppid() == parent)
+		usleep(1000);
+	range_check(mem, nr, 0, 0);
+	fail("all of it was there at once");
+}
+
 /* Two in pid namespaces of their own, where their children have the same numbers. */
 void test_pidns(void)
 {
