@@ -246,10 +246,11 @@ static void store_all(struct vswap_region *r, struct segment *seg, int *err)
 
 static void drop_staging(struct vswap_region *r, const struct segment *seg)
 {
-	if (madvise(slot_addr(r, seg->base), seg->slots * PAGE, MADV_DONTNEED))
-		/* Locked by mlockall(); what would be left in it is in the way of the next. */
-		BUG_ON(munlock(r->staging, STAGING_BYTES) ||
-		       madvise(slot_addr(r, seg->base), seg->slots * PAGE, MADV_DONTNEED));
+	/*
+	 * What would be left in it is in the way of the next.  After an mlockall() it stays
+	 * locked: UFFDIO_MOVE goes between two that are, or are not, alone.
+	 */
+	BUG_ON(madvise(slot_addr(r, seg->base), seg->slots * PAGE, MADV_DONTNEED_LOCKED));
 }
 
 /*

@@ -360,7 +360,7 @@ static int drop_run(struct vswap_region *r, size_t first, unsigned int n, const 
 
 	for (unsigned int i = 0; i < n; i++)
 		mapped |= page_state(was[i]) == PAGE_PRESENT || page_state(was[i]) == PAGE_LOST;
-	if (n && mapped && madvise(page_addr(r, first), n * PAGE, MADV_DONTNEED)) {
+	if (n && mapped && madvise(page_addr(r, first), n * PAGE, MADV_DONTNEED_LOCKED)) {
 		int err = -errno;
 
 		for (unsigned int i = 0; i < n; i++)

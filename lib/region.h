@@ -51,6 +51,11 @@
 #define MIN_RAM_PAGES	((size_t)256)
 #define PIN_SLACK_PAGES ((size_t)128) /* cannot be pinned, at least */
 
+/* Linux 5.18; of memory an mlockall() has locked, too. */
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+
 /* ---- the word -------------------------------------------------------- */
 
 typedef u64 page_t;

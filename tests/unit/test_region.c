@@ -598,6 +598,38 @@ static void test_syscalls(void **state)
 	close(fd[1]);
 }
 
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+/* A program that locks its memory as it touches it: pages go and are dropped as before. */
+static void test_locked(void **state)
+{
+	struct vswap_region *r;
+	struct vswap *s;
+
+	(void)state;
+	for_each_mode(m)
+	{
+		s = create(0, true);
+		r = map(s, SIZE, RAM, modes[m]);
+		fill_all(r, NR / 2, 6);
+		if (mlockall(MCL_CURRENT | MCL_ONFAULT)) {
+			vswap_destroy(s);
+			skip();
+		}
+		fill_all(r, NR, 7);
+		expect_all(r, NR, 7);
+		assert_true(resident(r, NR) <= RAM_P);
+		assert_int_equal(stat_of(r).over, 0);
+		assert_int_equal(vswap_advise(r, at(r, 0), SIZE, VSWAP_DONTNEED), 0);
+		assert_int_equal(resident(r, NR), 0);
+		assert_int_equal(munlockall(), 0);
+		fill_all(r, NR, 8);
+		expect_all(r, NR, 8);
+		assert_true(resident(r, NR) <= RAM_P);
+		vswap_destroy(s);
+	}
+}
+#endif
+
 /* A child does not have it, and does its parent no harm. */
 static void test_fork(void **state)
 {
@@ -1116,6 +1148,9 @@ int main(void)
 		cmocka_unit_test(test_small_stack), cmocka_unit_test(test_drop_at_once),
 		cmocka_unit_test(test_cancel),	    cmocka_unit_test(test_message),
 		cmocka_unit_test(test_bad_memory),
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+		cmocka_unit_test(test_locked),
+#endif
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
