@@ -117,8 +117,9 @@ void vswap_free(struct vswap *s, const vswap_entry *entries, size_t nr);
  * Each page is in memory, counted against the region's ram, or in the store, counted
  * against the limit of the store's pool or on its tiers; the two limits have nothing to
  * do with each other.  A page never touched takes nothing, but 8 bytes once one near it
- * is.  Where the store has no room a region takes more memory than its ram, and a line
- * of text says so once (vswap_log()); nothing is lost.
+ * is.  Where the store has no room, or pages cannot be moved because a device uses them,
+ * a region takes more memory than its ram, and a line of text says so once (vswap_log());
+ * nothing is lost.
  *
  * Above its ram a region takes up to 256 KiB for each thread that touches it just now.
  *

@@ -337,15 +337,18 @@ static unsigned int evict(struct vswap_region *r, unsigned int want, int *err)
 	return freed;
 }
 
-/* Said once, until there is room again. */
+/* Said once, until there is room again; faults make none meanwhile. */
 static void tell_full(struct vswap_region *r, int err)
 {
 	if (!err || __atomic_exchange_n(&r->full, true, __ATOMIC_RELAXED))
 		return;
 	store_full(r->store, "region", err);
-	pr_warn("region: %s for what is evicted: it takes more memory than it should (%s)\n",
-		err == -ENOMEM ? "no memory" : "no room in the pool nor on a tier",
-		err == -ENOMEM ? "lower its ram" : "raise the pool's limit, or add a tier");
+	if (err == -EBUSY)
+		pr_warn("region: its pages cannot be had: it takes more memory than it should (a device may use them)\n");
+	else
+		pr_warn("region: %s for what is evicted: it takes more memory than it should (%s)\n",
+			err == -ENOMEM ? "no memory" : "no room in the pool nor on a tier",
+			err == -ENOMEM ? "lower its ram" : "raise the pool's limit, or add a tier");
 }
 
 /*
@@ -378,7 +381,7 @@ void charge(struct vswap_region *r, size_t nr)
 		    make_room(r, DIRECT_PAGES, &tries, &err))
 			continue;
 		/* More memory than there should be is better than bytes lost. */
-		tell_full(r, err);
+		tell_full(r, err ? err : -EBUSY);
 		count(&r->count.over, nr);
 		__atomic_add_fetch(&r->used, nr, __ATOMIC_RELAXED);
 		return;

@@ -543,9 +543,6 @@ int vswap_set_ram(struct vswap_region *r, uint64_t bytes)
 	if (err)
 		return err;
 	err = region_shrink(r);
-	if (err == -EBUSY)
-		return store_says(r->store, err,
-				  "ram: pages cannot be had (a device may use them)");
 	return err ? store_full(r->store, "ram", err) : 0;
 }
 

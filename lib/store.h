@@ -66,7 +66,7 @@ int store_reserve(struct vswap *s);
 int store_says(struct vswap *s, int err, const char *fmt, ...)
 	__attribute__((__format__(__printf__, 3, 4)));
 
-/* The same of a store that was refused. */
+/* The same of pages that stay where they are: there is no room, or they cannot be moved. */
 int store_full(struct vswap *s, const char *who, int err);
 
 #endif

@@ -275,6 +275,8 @@ int store_full(struct vswap *s, const char *who, int err)
 {
 	if (err == -ENOMEM)
 		return store_says(s, err, "%s: no memory", who);
+	if (err == -EBUSY)
+		return store_says(s, err, "%s: pages cannot be had (a device may use them)", who);
 	return store_says(
 		s, err,
 		"%s: no room in the pool of %llu MiB nor on a tier (raise the pool's "

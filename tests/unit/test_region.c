@@ -47,7 +47,8 @@ const char *__tsan_default_options(void)
  * are moved, none is counted, and the call fails.  And as it is for a page a device
  * uses.
  */
-static int miscount; /* atomic; every how many-th move */
+static int miscount;  /* atomic; every how many-th move */
+static int immovable; /* atomic; a device uses them all */
 static unsigned int miscounted;
 /* A page that was brought in is there, and who brought it is held up: 1, and 2 while he is. */
 static int holdup; /* atomic */
@@ -75,6 +76,10 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(ap, request);
 	arg = va_arg(ap, void *);
 	va_end(ap);
+	if (request == UFFDIO_MOVE && __atomic_load_n(&immovable, __ATOMIC_RELAXED)) {
+		errno = EBUSY;
+		return -1;
+	}
 	if (request == UFFDIO_COPY && __atomic_load_n(&holdup, __ATOMIC_RELAXED))
 		return copy_held_up(fd, arg);
 	if (request != UFFDIO_MOVE || !every ||
@@ -495,6 +500,36 @@ static void test_no_room(void **state)
 		assert_true(resident(r, NR) <= RAM_P);
 		for (size_t i = 0; i < NR; i++)
 			assert_true(holds(at(r, i), 5 * i + 2));
+		vswap_log(NULL);
+		vswap_destroy(s);
+	}
+}
+
+/* Where no page can be moved faults do not wait for that each time, and it is said. */
+static void test_immovable(void **state)
+{
+	struct vswap_region *r;
+	struct vswap *s;
+
+	(void)state;
+	for_each_mode(m)
+	{
+		s = create(0, true);
+		sink("");
+		vswap_log(sink);
+		r = map(s, SIZE, RAM, modes[m]);
+		__atomic_store_n(&immovable, 1, __ATOMIC_RELAXED);
+		fill_all(r, NR, 3);
+		/* Or a page more that was asked for twice. */
+		assert_in_range(stat_of(r).over, NR - RAM_P, NR - RAM_P + 16);
+		assert_true(stat_of(r).direct < NR);
+		assert_true(was_logged("a device may use them"));
+		assert_int_equal(vswap_set_ram(r, RAM), -EBUSY);
+		expect_message(s, "a device may use them");
+		__atomic_store_n(&immovable, 0, __ATOMIC_RELAXED);
+		assert_int_equal(vswap_set_ram(r, RAM), 0);
+		expect_all(r, NR, 3);
+		settles(resident(r, NR) <= RAM_P);
 		vswap_log(NULL);
 		vswap_destroy(s);
 	}
@@ -1138,16 +1173,26 @@ static void test_miscounted(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_contents),    cmocka_unit_test(test_ends),
-		cmocka_unit_test(test_sparse),	    cmocka_unit_test(test_advise),
-		cmocka_unit_test(test_pin),	    cmocka_unit_test(test_ram),
-		cmocka_unit_test(test_no_room),	    cmocka_unit_test(test_arguments),
-		cmocka_unit_test(test_syscalls),    cmocka_unit_test(test_fork),
-		cmocka_unit_test(test_chain),	    cmocka_unit_test(test_lost),
-		cmocka_unit_test(test_threads),	    cmocka_unit_test(test_miscounted),
-		cmocka_unit_test(test_small_stack), cmocka_unit_test(test_drop_at_once),
-		cmocka_unit_test(test_cancel),	    cmocka_unit_test(test_message),
+		cmocka_unit_test(test_contents),
+		cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_sparse),
+		cmocka_unit_test(test_advise),
+		cmocka_unit_test(test_pin),
+		cmocka_unit_test(test_ram),
+		cmocka_unit_test(test_no_room),
+		cmocka_unit_test(test_arguments),
+		cmocka_unit_test(test_syscalls),
+		cmocka_unit_test(test_fork),
+		cmocka_unit_test(test_chain),
+		cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_miscounted),
+		cmocka_unit_test(test_small_stack),
+		cmocka_unit_test(test_drop_at_once),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_message),
 		cmocka_unit_test(test_bad_memory),
+		cmocka_unit_test(test_immovable),
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 		cmocka_unit_test(test_locked),
 #endif
