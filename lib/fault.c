@@ -135,6 +135,18 @@ static void wait_a_little(void)
 	nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
 }
 
+/* Until it is done (true), or cannot be. */
+static bool uffd_insist(struct vswap_region *r, unsigned long request, void *arg)
+{
+	while (ioctl(r->uffd, request, arg)) {
+		if (errno == ENOMEM)
+			wait_a_little();
+		else if (errno != EAGAIN)
+			return false;
+	}
+	return true;
+}
+
 bool region_copy(struct vswap_region *r, size_t page, const void *from, unsigned int nr)
 {
 	struct uffdio_copy copy = { 0 };
@@ -176,8 +188,7 @@ static void region_poison(struct vswap_region *r, size_t page)
 
 	pr_err_ratelimited("region: page at %p is lost (a touch of it is SIGBUS)\n",
 			   (void *)page_addr(r, page));
-	while (ioctl(r->uffd, UFFDIO_POISON, &poison) && errno == EAGAIN)
-		;
+	(void)uffd_insist(r, UFFDIO_POISON, &poison);
 }
 
 /*
@@ -432,8 +443,17 @@ static char *bell(const struct vswap_region *r)
 	return r->staging + STAGING_BYTES;
 }
 
-/* Does somebody ring it?  He goes on then. */
-static bool rung(struct vswap_region *r, const struct uffd_msg *msg)
+enum ring {
+	NO_BELL,
+	RUNG,
+	RUNG_BEFORE,
+};
+
+/*
+ * Does somebody ring it?  He goes on then.  A signal that comes to him while he waits
+ * has him ring twice, and no more than one server may go by that.
+ */
+static enum ring rung(struct vswap_region *r, const struct uffd_msg *msg)
 {
 	size_t off = msg->arg.pagefault.address - (size_t)(uintptr_t)bell(r);
 	struct uffdio_zeropage zero = {
@@ -441,10 +461,8 @@ static bool rung(struct vswap_region *r, const struct uffd_msg *msg)
 	};
 
 	if (off >= BELL_BYTES)
-		return false;
-	while (ioctl(r->uffd, UFFDIO_ZEROPAGE, &zero) && errno == EAGAIN)
-		;
-	return true;
+		return NO_BELL;
+	return uffd_insist(r, UFFDIO_ZEROPAGE, &zero) ? RUNG : RUNG_BEFORE;
 }
 
 static void *serve(void *arg)
@@ -459,8 +477,14 @@ static void *serve(void *arg)
 			BUG_ON(n >= 0 || (errno != EAGAIN && errno != EINTR));
 			continue;
 		}
-		if (rung(r, &msg))
+		switch (rung(r, &msg)) {
+		case RUNG:
 			return NULL;
+		case RUNG_BEFORE:
+			continue;
+		case NO_BELL:
+			break;
+		}
 		region_fault(r, (msg.arg.pagefault.address - (size_t)(uintptr_t)r->base) / PAGE);
 	}
 }

@@ -65,6 +65,9 @@ static int copy_held_up(int fd, void *arg)
 	return err;
 }
 
+/* Who rings a bell waits as long as this for it to be answered, us. */
+static unsigned int slow_bell; /* atomic */
+
 int ioctl(int fd, unsigned long request, ...)
 {
 	static unsigned int moves;
@@ -76,6 +79,8 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(ap, request);
 	arg = va_arg(ap, void *);
 	va_end(ap);
+	if (request == UFFDIO_ZEROPAGE)
+		usleep(__atomic_load_n(&slow_bell, __ATOMIC_RELAXED));
 	if (request == UFFDIO_MOVE && __atomic_load_n(&immovable, __ATOMIC_RELAXED)) {
 		errno = EBUSY;
 		return -1;
@@ -1042,6 +1047,47 @@ static void *rewrite(void *arg)
 	return NULL;
 }
 
+static void on_usr1(int sig)
+{
+	(void)sig;
+}
+
+static void *disturb(void *arg)
+{
+	struct worker *w = arg;
+
+	while (!__atomic_load_n(&w->err, __ATOMIC_RELAXED)) {
+		pthread_kill((pthread_t)w->seed, SIGUSR1);
+		usleep(500);
+	}
+	return NULL;
+}
+
+/* Signals that come to who ends a region do not have him wait for ever. */
+static void test_signals(void **state)
+{
+	struct sigaction sa = { .sa_handler = on_usr1 }, before;
+	struct worker w = { .seed = (uint64_t)pthread_self() };
+	struct vswap *s = create(0, false);
+	struct vswap_region *r;
+
+	(void)state;
+	assert_int_equal(sigaction(SIGUSR1, &sa, &before), 0);
+	assert_int_equal(pthread_create(&w.thread, NULL, disturb, &w), 0);
+	__atomic_store_n(&slow_bell, 5000, __ATOMIC_RELAXED);
+	alarm(30);
+	for (unsigned int i = 0; i < 10; i++) {
+		r = map(s, SIZE, RAM, 0);
+		vswap_unmap(r);
+	}
+	alarm(0);
+	__atomic_store_n(&slow_bell, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&w.err, 1, __ATOMIC_RELAXED);
+	assert_int_equal(pthread_join(w.thread, NULL), 0);
+	assert_int_equal(sigaction(SIGUSR1, &before, NULL), 0);
+	vswap_destroy(s);
+}
+
 /* Nobody's business what it reads: zeros, or what is written meanwhile. */
 __attribute__((__no_sanitize__("thread"))) static void *touch(void *arg)
 {
@@ -1193,6 +1239,7 @@ int main(void)
 		cmocka_unit_test(test_message),
 		cmocka_unit_test(test_bad_memory),
 		cmocka_unit_test(test_immovable),
+		cmocka_unit_test(test_signals),
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 		cmocka_unit_test(test_locked),
 #endif
