@@ -356,7 +356,8 @@ struct swap_tier_conf {
 
 /*
  * Add a tier.  The caller keeps ops and priv alive until swapoff() or
- * swap_space_destroy() returned.  ERR_PTR(-ENOMEM, -ENOSPC: 31 are there).
+ * swap_space_destroy() returned.  ERR_PTR(-ENOMEM, -ENOSPC: SWAP_MAX_TIERS are there, or
+ * they hold 4 TiB together).
  */
 struct swap_tier *swap_tier_add(struct swap_space *space, const struct swap_tier_conf *conf);
 /* Who waits for a drain. */

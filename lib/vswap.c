@@ -127,6 +127,7 @@ static void folio_done(struct swap_folio *folio)
 
 struct vswap *vswap_create(const struct vswap_conf *conf, size_t size)
 {
+	NO_CANCEL;
 	struct vswap_conf c = { 0 };
 	struct swap_space_conf sc = { 0 };
 	struct vswap *s = calloc(1, sizeof(*s));
@@ -544,8 +545,10 @@ struct vswap_tier *vswap_tier_add(struct vswap *s, const char *path, uint64_t si
 	if (IS_ERR(t->tier)) {
 		ret = (int)-PTR_ERR(t->tier);
 		if (ret == ENOSPC)
-			snprintf(line, sizeof(line), "tier %s: there are %d already (remove one)",
-				 conf.name, SWAP_MAX_TIERS);
+			snprintf(
+				line, sizeof(line),
+				"tier %s: no more fit: %d tiers, or 4 TiB on all together (remove one)",
+				conf.name, SWAP_MAX_TIERS);
 		else
 			snprintf(line, sizeof(line), "tier %s: %s", conf.name, strerror(ret));
 		goto out;
