@@ -329,6 +329,14 @@ u64 swap_space_bytes(struct swap_space *space)
 	return stat.table_bytes + stat.cluster_bytes + stat.tier_meta_bytes + stat.pool_bytes;
 }
 
+u64 swap_pool_bytes(struct swap_space *space)
+{
+	struct zpool_stat pool = { 0 };
+
+	zpool_stat(space->pool, &pool);
+	return pool.bytes;
+}
+
 void swap_space_stat(struct swap_space *space, struct swap_stat *stat)
 {
 	long peak = atomic_long_read(&space->slots_peak);

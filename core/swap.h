@@ -434,6 +434,8 @@ struct swap_tier_stat {
 void swap_space_stat(struct swap_space *space, struct swap_stat *stat);
 /* All memory the space has now, pool and metadata.  Cheap. */
 u64 swap_space_bytes(struct swap_space *space);
+/* Of that the pool.  As cheap. */
+u64 swap_pool_bytes(struct swap_space *space);
 /*
  * How old is what is in the pool (@tier -1) or in tier number @tier
  * (swap_tier_stat.nr): the median over its pages of how many evictions the space

@@ -219,7 +219,6 @@ static bool aligned(const void *p)
 static void relieve_pool(struct vswap *s, unsigned int stored)
 {
 	unsigned int percent = __atomic_load_n(&s->writeback, __ATOMIC_RELAXED);
-	struct swap_stat st;
 	u64 mark;
 
 	if (percent >= 100 ||
@@ -227,11 +226,7 @@ static void relieve_pool(struct vswap *s, unsigned int stored)
 		return;
 	__atomic_store_n(&s->unchecked, 0, __ATOMIC_RELAXED);
 	mark = __atomic_load_n(&s->pool_limit, __ATOMIC_RELAXED) / 100 * percent;
-	/* That is more, and cheaper to know. */
-	if (swap_space_bytes(s->space) <= mark)
-		return;
-	swap_space_stat(s->space, &st);
-	if (st.pool_bytes > mark)
+	if (swap_pool_bytes(s->space) > mark)
 		swap_writeback(s->space, WRITEBACK);
 }
 
