@@ -25,7 +25,7 @@
  * size, of which some is in memory and the rest in the store (see "regions").
  *
  * Every page that was on a tier is verified by a checksum when it is loaded; a
- * page that cannot be had again is -EIO, never wrong bytes.
+ * page that cannot be had again is -EIO: no call returns 0 with wrong bytes.
  */
 #ifndef VSWAP_H
 #define VSWAP_H
@@ -90,7 +90,8 @@ int vswap_store(struct vswap *s, const void *pages, size_t nr, vswap_entry *entr
 
 /*
  * Copy @nr pages out, to follow one another at @pages.  The entries stay.
- * -EIO: one could not be read or failed its checksum; -ENOENT: one is not in
+ * -EIO: one could not be read or failed its checksum, and what is in its place now
+ * means nothing; -ENOENT: one is not in
  * use; -ENOMEM, or -EAGAIN of a tier: try again; -EFAULT: @pages cannot be written to.
  * All others have been copied then, except with -ENOMEM.
  */
@@ -121,7 +122,8 @@ void vswap_free(struct vswap *s, const vswap_entry *entries, size_t nr);
  * a region takes more memory than its ram, and a line of text says so once (vswap_log());
  * nothing is lost.
  *
- * Above its ram a region takes up to 256 KiB for each thread that touches it just now.
+ * Above its ram a region takes up to 256 KiB for each of the most threads that ever
+ * touched it in the same moment; 16 MiB at most.
  *
  * A page that cannot be had again is SIGBUS for whoever touches it, until VSWAP_DONTNEED
  * makes it anew; its si_code is BUS_MCEERR_AR, if the kernel knows such a thing.

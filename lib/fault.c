@@ -289,14 +289,11 @@ static enum fault_result bring(struct vswap_region *r, size_t page, bool pin, pa
 	return result;
 }
 
-enum fault_result region_bring(struct vswap_region *r, size_t page, bool pin, bool *brought)
+enum fault_result region_bring(struct vswap_region *r, size_t page, bool pin)
 {
 	page_t was;
-	enum fault_result result = bring(r, page, pin, &was);
 
-	if (brought)
-		*brought = result == FAULT_SERVED && page_state(was) != PAGE_PRESENT;
-	return result;
+	return bring(r, page, pin, &was);
 }
 
 /* ---- its neighbours -------------------------------------------------- */

@@ -334,7 +334,7 @@ static void willneed(struct vswap_region *r, size_t first, size_t nr)
 			size_t most = nr < left ? nr : left;
 
 			/* One, if need be by taking another's memory; then those beside it. */
-			if (region_bring(r, first, false, NULL) == FAULT_GONE)
+			if (region_bring(r, first, false) == FAULT_GONE)
 				return;
 			n = 1 +
 			    (most > 1 ? region_bring_run(r, first + 1,
@@ -489,7 +489,7 @@ int vswap_pin(struct vswap_region *r, void *addr, size_t len)
 	for (size_t page = first; page < first + nr && !err; page++) {
 		if (is_pinned(r, page))
 			continue;
-		switch (region_bring(r, page, true, NULL)) {
+		switch (region_bring(r, page, true)) {
 		case FAULT_SERVED:
 			count(&r->pinned, 1);
 			break;

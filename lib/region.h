@@ -269,8 +269,8 @@ enum fault_result {
 
 /* Bring a page in, and its neighbours if it looks as if they are next. */
 enum fault_result region_fault(struct vswap_region *r, size_t page);
-/* The same, and with @pin it stays; no neighbours.  Was it brought in (may be NULL)? */
-enum fault_result region_bring(struct vswap_region *r, size_t page, bool pin, bool *brought);
+/* The same, and with @pin it stays; no neighbours. */
+enum fault_result region_bring(struct vswap_region *r, size_t page, bool pin);
 /* Bring in up to @nr pages of one kind from @page on, if nobody is at them.  Returns how many. */
 unsigned int region_bring_run(struct vswap_region *r, size_t page, unsigned int nr,
 			      enum page_state kind);

@@ -395,7 +395,7 @@ int vswap_load(struct vswap *s, const vswap_entry *entries, size_t nr, void *pag
 	while (nr) {
 		unsigned int n = nr < STORE_BATCH ? (unsigned int)nr : STORE_BATCH;
 
-		/* What cannot be loaded leaves the caller's page as it was. */
+		/* What is not even tried leaves the caller's page as it was. */
 		if (bounce)
 			memcpy(bounce, to, n * SWAP_PAGE_SIZE);
 		ret = load_batch(s, entries, n, bounce ? bounce : to);
