@@ -347,7 +347,8 @@ static int take_over(struct tier_file *t, int fd, enum head_content c, char *err
 	if (t->kind == REGULAR && t->size > t->old_size)
 		ret = ftruncate(fd, (off_t)t->size);
 	if (!ret && c != HEAD_SWAP) {
-		t->own_head = true;
+		/* It goes with the last of what it speaks of. */
+		t->own_head = c == HEAD_EMPTY || t->size >= t->old_size;
 		ret = write_head(fd);
 	}
 	if (ret)

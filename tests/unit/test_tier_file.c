@@ -33,6 +33,7 @@
 #include <cmocka.h>
 
 #include "../../tier/file.h"
+#include "../../tier/head.h"
 
 #define PAGE	SWAP_PAGE_SIZE
 #define HEAD	(1UL << 20)
@@ -811,6 +812,22 @@ static void test_part(void **state)
 	assert_true(holds(page, 9, 9));
 	assert_int_equal(pread(fd, page, PAGE, 3 * MIB), PAGE);
 	assert_false(holds(page, 9, 9));
+	close(fd);
+	assert_int_equal(unlink(path), 0);
+
+	/* Of one that was left behind the rest is nobody's: to be had so again and again. */
+	head_page(head);
+	make_file(in_dir(path, "left"), 8 * MIB, head, PAGE);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, head, PAGE, 8 * MIB - PAGE), PAGE);
+	for (unsigned int i = 0; i < 2; i++) {
+		t = must_open(path, 4 * MIB);
+		write_run(t, 0, 256, 1);
+		tier_file_close(t);
+	}
+	tier_file_close(must_open(path, 0));
+	assert_true(all_zero(path));
 	close(fd);
 	assert_int_equal(unlink(path), 0);
 }
