@@ -608,13 +608,31 @@ static void fail_all(struct swap_io *io, unsigned int nr, int err)
 		io[i].error = err;
 }
 
+/*
+ * Why there is no temporary file yet: what may pass is no room, after which the tier is
+ * tried again; any other error is for good.
+ */
+static int why_not_made(int err)
+{
+	switch (err) {
+	case -EDQUOT:
+	case -EMFILE:
+	case -ENFILE:
+	case -ENOMEM:
+	case -EINTR:
+		return -ENOSPC;
+	default:
+		return err;
+	}
+}
+
 static void file_write(void *priv, struct swap_io *io, unsigned int nr)
 {
 	struct tier_file *t = priv;
 	int fd = tier_fd_make(t);
 
 	if (fd < 0)
-		fail_all(io, nr, fd);
+		fail_all(io, nr, why_not_made(fd));
 	else
 		tier_batch_run(t->batch, fd, t->base, io, nr, true);
 }

@@ -883,7 +883,7 @@ static int temporary(void)
 {
 	struct tier_file *t;
 	struct swap_io io;
-	struct rlimit rl = { 64 * MIB, 64 * MIB };
+	struct rlimit rl = { 64 * MIB, 64 * MIB }, files, none = { 0 };
 	char err[256] = "", *page = aligned_alloc(PAGE, PAGE);
 
 	CHECK(page && !setenv("TMPDIR", dir, 1));
@@ -900,6 +900,13 @@ static int temporary(void)
 	tier_file_describe(t, err, sizeof(err));
 	CHECK(strstr(err, "not made yet"));
 	fill(page, 7, 1);
+	/* What may pass is no room, so that it is tried again. */
+	CHECK(!getrlimit(RLIMIT_NOFILE, &files));
+	none.rlim_max = files.rlim_max;
+	CHECK(!setrlimit(RLIMIT_NOFILE, &none));
+	tier_file_ops.write(t, &io, 1);
+	CHECK(!setrlimit(RLIMIT_NOFILE, &files));
+	CHECK(io.error == -ENOSPC);
 	tier_file_ops.write(t, &io, 1);
 	CHECK(!io.error);
 	memset(page, 0, PAGE);
