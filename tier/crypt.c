@@ -326,12 +326,17 @@ static void write_some(struct tier_crypt *t, char *buffer, struct swap_io *io, u
 static void crypt_write(void *priv, struct swap_io *io, unsigned int nr)
 {
 	char *buffer = take(&engine.buffers);
+	bool away = false;
 
-	for (unsigned int n; nr; io += n, nr -= n) {
+	for (unsigned int n; nr && !away; io += n, nr -= n) {
 		n = nr < BUFFER_PAGES ? nr : BUFFER_PAGES;
 		write_some(priv, buffer, io, n);
+		away = io[n - 1].error == -EAGAIN;
 	}
 	give(&engine.buffers, buffer);
+	/* A server that is away was waited for; not once more for each buffer. */
+	for (; nr; io++, nr--)
+		io->error = -EAGAIN;
 }
 
 static void crypt_read(void *priv, struct swap_io *io, unsigned int nr)

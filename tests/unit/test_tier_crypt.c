@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 #include <linux/printk.h>
 
 #include "pages.h"
+#include "tier/crypt.h"
 #include "tier/tier.h"
 
 #define PAGE  SWAP_PAGE_SIZE
@@ -174,6 +176,43 @@ static void test_threads(void **state)
 	tier_close(t);
 }
 
+static unsigned int asked;
+
+/* Takes a while to say that its server is away. */
+static void away_write(void *priv, struct swap_io *io, unsigned int nr)
+{
+	(void)priv;
+	asked++;
+	for (unsigned int i = 0; i < nr; i++)
+		io[i].error = -EAGAIN;
+}
+
+static void no_close(void *priv)
+{
+	(void)priv;
+}
+
+/* A batch waits for a server that is away no longer than it would without encryption. */
+static void test_away(void **state)
+{
+	static const struct swap_tier_ops ops = { .write = away_write };
+	struct tier *inner = calloc(1, sizeof(*inner)), *t = calloc(1, sizeof(*t));
+	struct swap_io io[256];
+	char err[512], *mem = calloc(256, PAGE);
+
+	(void)state;
+	*inner = (struct tier){ .name = "x", .nr_slots = 256, .ops = &ops, .close = no_close };
+	assert_int_equal(tier_crypt(t, inner, err, sizeof(err)), 0);
+	for (unsigned int i = 0; i < 256; i++)
+		io[i] = (struct swap_io){ .slot = i, .data = mem + i * PAGE };
+	t->ops->write(t->priv, io, 256);
+	assert_int_equal(asked, 1);
+	for (unsigned int i = 0; i < 256; i++)
+		assert_int_equal(io[i].error, -EAGAIN);
+	tier_close(t);
+	free(mem);
+}
+
 /* Memory that is locked, left out of core dumps, and empty in children: start and end. */
 static unsigned int key_areas(char **start, char **end)
 {
@@ -281,10 +320,9 @@ static void test_readable(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_key),
-		cmocka_unit_test(test_hidden),
-		cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_readable),
+		cmocka_unit_test(test_key),	cmocka_unit_test(test_hidden),
+		cmocka_unit_test(test_threads), cmocka_unit_test(test_readable),
+		cmocka_unit_test(test_away),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
