@@ -122,7 +122,7 @@ enum op {
 
 enum cmd_state {
 	IDLE,
-	QUEUED, /* for the next connection */
+	QUEUED, /* for the next connection, or the next beat */
 	SENT,
 };
 
@@ -199,7 +199,8 @@ struct tier_nbd {
 	union owner_page owner;
 	enum beating beating;
 	struct single beat; /* the command under way unless RESTING */
-	u64 next_beat;
+	u64 next_beat, beat_sent;
+	u64 sure; /* when a beat was sent that found the export ours */
 };
 
 static u64 now_ns(void)
@@ -215,6 +216,15 @@ static void wake_thread(struct tier_nbd *t)
 	/* Only fails when it is awake already. */
 	if (eventfd_write(t->wake, 1))
 		return;
+}
+
+/*
+ * May pages be changed?  Who was stopped for as long as an owner may be silent asks
+ * first whether the export is his still.
+ */
+static bool is_sure(const struct tier_nbd *t)
+{
+	return now_ns() - t->sure < SILENCE;
 }
 
 /* ---- commands; the lock is held -------------------------------------- */
@@ -285,6 +295,17 @@ static void cmd_send(struct cmd *cmd)
 	/* Somebody else than the one who sleeps in poll() may have found that out. */
 	if (t->broken || nbd.aio_get_direction(t->h) & LIBNBD_AIO_DIRECTION_WRITE)
 		wake_thread(t);
+}
+
+/* What waits for a connection, or for us to be sure of it. */
+static void send_queued(struct tier_nbd *t)
+{
+	for (unsigned int i = 0; i < MAX_CMDS; i++) {
+		struct cmd *cmd = &t->cmd[i];
+
+		if (cmd->state == QUEUED && (cmd->op == READ || is_sure(t)))
+			cmd_send(cmd);
+	}
 }
 
 /*
@@ -388,7 +409,7 @@ static unsigned int cmd_start(struct tier_nbd *t, struct batch *batch, enum op o
 	batch->pending++;
 	if (t->gave_up)
 		cmd_finish(cmd, -ETIMEDOUT);
-	else if (t->h)
+	else if (t->h && (op == READ || is_sure(t)))
 		cmd_send(cmd);
 	return n;
 }
@@ -585,10 +606,12 @@ static int claim(struct tier_nbd *t, struct nbd_handle *h)
 		ret = single(t, h, READ, &t->owner, sizeof(t->owner), OWNER_AT);
 		if (ret)
 			return ret;
-		if (is_nobody(o) || now_ns() > end)
+		if (is_nobody(o))
 			break;
 		if (!is_nobody(&before) && memcmp(o, &before, sizeof(before)) != 0)
 			return -EBUSY;
+		if (now_ns() > end)
+			break;
 		before = *o;
 		usleep(100000);
 	}
@@ -601,6 +624,7 @@ static int claim(struct tier_nbd *t, struct nbd_handle *h)
 		return ret;
 	/* Another may have found it free, too: it is whose word stays. */
 	usleep(SETTLE / 1000);
+	t->sure = now_ns();
 	ret = single(t, h, READ, &t->owner, sizeof(t->owner), OWNER_AT);
 	return ret ? ret : is_another(t, o) ? -EBUSY : 0;
 }
@@ -620,12 +644,17 @@ static bool beat(struct tier_nbd *t)
 		return true;
 	t->beating = RESTING;
 	t->next_beat = now_ns() + BEAT;
+	if (was == LOOKING && !t->beat.error && is_another(t, o))
+		return false;
+	/* A server that cannot say whose it is did not let another have it, either. */
+	if (was != RESTING)
+		t->sure = t->beat_sent;
 	if (was == SAYING || (was == LOOKING && t->beat.error))
 		return true;
-	if (was == LOOKING && is_another(t, o))
-		return false;
 	t->beat = (struct single){ 0 };
-	if (was == RESTING) {
+	t->beat_sent = now_ns();
+	/* Stopped since we looked: another may have come. */
+	if (was == RESTING || !is_sure(t)) {
 		t->beating = LOOKING;
 		cookie = nbd.aio_pread(t->h, &t->owner, sizeof(t->owner), OWNER_AT, done, 0);
 	} else {
@@ -656,6 +685,7 @@ static struct nbd_handle *dial_again(struct tier_nbd *t)
 		      single(t, h, READ, t->head_now, SWAP_PAGE_SIZE, 0);
 	same = ret || !memcmp(t->head_now, t->head, SWAP_PAGE_SIZE);
 	if (ret != -ETIMEDOUT && ret != -ECONNRESET) {
+		t->sure = now_ns();
 		ret = single(t, h, READ, &t->owner, sizeof(t->owner), OWNER_AT);
 		t->taken = !ret && is_another(t, &t->owner.owner);
 	}
@@ -714,9 +744,7 @@ static void pick_up(struct tier_nbd *t, struct nbd_handle *h)
 	t->gave_up = false;
 	t->heard = now_ns();
 	__atomic_store_n(&t->away, false, __ATOMIC_RELAXED);
-	for (unsigned int i = 0; i < MAX_CMDS; i++)
-		if (t->cmd[i].state == QUEUED)
-			cmd_send(&t->cmd[i]);
+	send_queued(t);
 }
 
 /* Is there a command that should have been answered?  The lock is held. */
@@ -726,9 +754,10 @@ static bool hangs(struct tier_nbd *t)
 
 	for (unsigned int i = 0; i < MAX_CMDS; i++) {
 		struct cmd *cmd = &t->cmd[i];
-		u64 from = cmd->sent > t->heard ? cmd->sent : t->heard;
+		u64 from = cmd->state == SENT ? cmd->sent : cmd->asked;
 
-		if (cmd->state == SENT && ((now > from && now - from > t->limit / 4) ||
+		from = from > t->heard ? from : t->heard;
+		if (cmd->state != IDLE && ((now > from && now - from > t->limit / 4) ||
 					   (now > cmd->asked && now - cmd->asked > t->limit)))
 			return true;
 	}
@@ -773,6 +802,7 @@ static void serve(struct tier_nbd *t)
 			hang_up(t, NULL);
 			return;
 		}
+		send_queued(t);
 		if (hangs(t)) {
 			hang_up(t, "the server does not answer");
 			return;
@@ -951,21 +981,32 @@ fail:
 	return NULL;
 }
 
-/* Give back what the server keeps for us, and the export; for that there is a second or so. */
+/*
+ * Give back what the server keeps for us, and the export if it is ours still; for that
+ * there is a second or so.
+ */
 static void leave(struct tier_nbd *t)
 {
 	u64 deadline = now_ns() + SEC, n;
 
 	/* What the thread left half done must not come after this. */
-	while (t->beating != RESTING && !t->beat.done && go_on(t, t->h, deadline))
+	while (t->beating != RESTING && !t->beat.done) {
+		if (!go_on(t, t->h, deadline))
+			return;
 		turn(t, t->h);
+	}
+	t->sure = now_ns();
+	if (single(t, t->h, READ, &t->owner, sizeof(t->owner), OWNER_AT) ||
+	    is_another(t, &t->owner.owner))
+		return;
 	for (u64 at = HEAD_BYTES; t->can_trim && at < t->size && now_ns() < deadline; at += n) {
 		n = t->size - at < TRIM_BYTES ? t->size - at : TRIM_BYTES;
 		if (single(t, t->h, TRIM, NULL, n, at))
 			return;
 	}
 	memset(t->head_now, 0, sizeof(t->head_now));
-	single(t, t->h, WRITE, t->head_now, sizeof(t->head_now), OWNER_AT);
+	if (is_sure(t))
+		single(t, t->h, WRITE, t->head_now, sizeof(t->head_now), OWNER_AT);
 }
 
 void tier_nbd_close(struct tier_nbd *t)
@@ -1036,7 +1077,7 @@ static void nbd_discard(void *priv, u64 slot, u64 nr)
 
 	pthread_mutex_lock(&t->lock);
 	cmd = t->can_trim ? cmd_get(t, TRIM, 0) : NULL;
-	if (cmd) {
+	if (cmd && is_sure(t)) {
 		*cmd = (struct cmd){
 			.op = TRIM,
 			.tier = t,

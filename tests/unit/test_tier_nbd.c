@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -787,6 +788,90 @@ static void test_in_use(void **state)
 	unlink(s.disk);
 }
 
+/* What is in the file behind the export, at byte @at. */
+static bool disk_has(const struct server *s, u64 at, const void *what, size_t len)
+{
+	char *there = malloc(len);
+	int fd = open(s->disk, O_RDONLY | O_CLOEXEC);
+	bool has;
+
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, there, len, (off_t)at), len);
+	has = !memcmp(there, what, len);
+	close(fd);
+	free(there);
+	return has;
+}
+
+/* Opens the export, and does as it is told: 'w' writes, 'd' discards, 'c' closes. */
+static _Noreturn void owner(const char *uri, int in, int out)
+{
+	char err[512], c = 'o', *mem = aligned_alloc(PAGE, 100 * PAGE);
+	struct tier *t = tier_open(&(struct tier_opts){ .path = uri }, err, sizeof(err));
+	struct swap_io io[100];
+
+	if (!t)
+		_exit(1);
+	memset(mem, 0x5a, 100 * PAGE);
+	do {
+		make_io(io, mem, 0, 100, false);
+		if (c == 'w')
+			t->ops->write(t->priv, io, 100);
+		else if (c == 'd')
+			t->ops->discard(t->priv, 0, 100);
+		else if (c == 'c')
+			tier_close(t);
+		if (write(out, &c, 1) != 1)
+			_exit(2);
+	} while (c != 'c' && read(in, &c, 1) == 1);
+	_exit(c != 'c');
+}
+
+/* An owner that was stopped, and goes on when another has the export, leaves it alone. */
+static void test_stopped_owner(void **state)
+{
+	static const char does[] = "wdc";
+	char zero[16] = { 0 }, said_it;
+	int in[2], out[2], status;
+	struct server s;
+	struct tier *t;
+	pid_t pid;
+
+	(void)state;
+	serve_disk(&s, 64 << 20);
+	for (unsigned int i = 0; does[i]; i++) {
+		assert_int_equal(pipe(in) || pipe(out), 0);
+		pid = fork();
+		if (!pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			owner(s.uri, in[0], out[1]);
+		}
+		assert_int_equal(read(out[0], &said_it, 1), 1);
+		assert_int_equal(kill(pid, SIGSTOP), 0);
+		assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+		/* What it is to do at once. */
+		assert_int_equal(write(in[1], does + i, 1), 1);
+		t = must_open(s.uri, 0);
+		write_run(t, 0, 100, 1, false, 0);
+		assert_int_equal(kill(pid, SIGCONT), 0);
+		assert_int_equal(read(out[0], &said_it, 1), 1);
+		assert_int_equal(said_it, does[i]);
+		read_run(t, 0, 100, 1, false, 0);
+		assert_false(disk_has(&s, PAGE, zero, sizeof(zero)));
+		sleep_ms(1500);
+		assert_true(is_there(t));
+		assert_int_equal(kill(pid, SIGKILL), 0);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		close(in[0]);
+		close(in[1]);
+		close(out[0]);
+		close(out[1]);
+		must_close(t);
+	}
+	end(&s, SIGTERM);
+	unlink(s.disk);
+}
+
 struct opener {
 	pthread_t thread;
 	const char *uri;
@@ -863,7 +948,7 @@ int main(void)
 		cmocka_unit_test(test_hangs),	     cmocka_unit_test(test_forgetful),
 		cmocka_unit_test(test_in_use),	     cmocka_unit_test(test_trim),
 		cmocka_unit_test(test_lesser),	     cmocka_unit_test(test_two_at_once),
-		cmocka_unit_test(test_beside_reads),
+		cmocka_unit_test(test_beside_reads), cmocka_unit_test(test_stopped_owner),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
