@@ -319,6 +319,48 @@ static bool overdue(const struct tier_nbd *t, enum op op, u64 asked)
 	return !t->h && (op == TRIM || (op == WRITE && now_ns() - asked >= grace));
 }
 
+/* The server has been gone for a while: what need not wait any longer?  The lock is held. */
+static void expire(struct tier_nbd *t)
+{
+	u64 now = now_ns();
+
+	if (t->taken && !t->gave_up) {
+		t->gave_up = true;
+		pr_err("tier %s: another vswap uses it now: pages on it are lost (give each its own)\n",
+		       t->uri);
+	}
+	if (!t->gave_up && now - t->lost_at >= t->limit) {
+		t->gave_up = true;
+		pr_err("tier %s: no server for %llu s: pages on it cannot be read (start it again)\n",
+		       t->uri, t->limit / SEC);
+	}
+	for (unsigned int i = 0; i < MAX_CMDS; i++) {
+		struct cmd *cmd = &t->cmd[i];
+
+		if (cmd->state != QUEUED)
+			continue;
+		if (t->gave_up)
+			cmd_finish(cmd, -ETIMEDOUT);
+		else if (overdue(t, cmd->op, cmd->asked))
+			cmd_finish(cmd, cmd->op == TRIM ? 0 : -EAGAIN);
+	}
+	/* Nothing may have become idle: see cmd_get(). */
+	pthread_cond_broadcast(&t->idle);
+}
+
+/*
+ * Wait for @cond.  The thread may be held up for minutes, by the look-up of a name: so
+ * who waits while there is no server looks for himself what is overdue.
+ */
+static void wait_on(struct tier_nbd *t, pthread_cond_t *cond)
+{
+	u64 until = now_ns() + SEC / 2;
+	struct timespec ts = { .tv_sec = (time_t)(until / SEC), .tv_nsec = (long)(until % SEC) };
+
+	if (pthread_cond_clockwait(cond, &t->lock, CLOCK_MONOTONIC, &ts) == ETIMEDOUT && !t->h)
+		expire(t);
+}
+
 /*
  * A command, or NULL: overdue.  It may be reads that have them all, which wait longer;
  * expire() wakes up who waits here.
@@ -329,7 +371,7 @@ static struct cmd *cmd_get(struct tier_nbd *t, enum op op, u64 asked)
 		for (unsigned int i = 0; i < MAX_CMDS; i++)
 			if (t->cmd[i].state == IDLE)
 				return &t->cmd[i];
-		pthread_cond_wait(&t->idle, &t->lock);
+		wait_on(t, &t->idle);
 	}
 	return NULL;
 }
@@ -344,7 +386,7 @@ static int buffer_get(struct tier_nbd *t, enum op op, u64 asked)
 				return i;
 			}
 		}
-		pthread_cond_wait(&t->idle, &t->lock);
+		wait_on(t, &t->idle);
 	}
 	return -1;
 }
@@ -425,40 +467,11 @@ static void run(struct tier_nbd *t, enum op op, struct swap_io *io, unsigned int
 	for (; nr; io += n, nr -= n)
 		n = cmd_start(t, &batch, op, asked, io, nr);
 	while (batch.pending)
-		pthread_cond_wait(&batch.done, &t->lock);
+		wait_on(t, &batch.done);
 	pthread_mutex_unlock(&t->lock);
 }
 
 /* ---- the connection -------------------------------------------------- */
-
-/* The server has been gone for a while: what need not wait any longer?  The lock is held. */
-static void expire(struct tier_nbd *t)
-{
-	u64 now = now_ns();
-
-	if (t->taken && !t->gave_up) {
-		t->gave_up = true;
-		pr_err("tier %s: another vswap uses it now: pages on it are lost (give each its own)\n",
-		       t->uri);
-	}
-	if (!t->gave_up && now - t->lost_at >= t->limit) {
-		t->gave_up = true;
-		pr_err("tier %s: no server for %llu s: pages on it cannot be read (start it again)\n",
-		       t->uri, t->limit / SEC);
-	}
-	for (unsigned int i = 0; i < MAX_CMDS; i++) {
-		struct cmd *cmd = &t->cmd[i];
-
-		if (cmd->state != QUEUED)
-			continue;
-		if (t->gave_up)
-			cmd_finish(cmd, -ETIMEDOUT);
-		else if (overdue(t, cmd->op, cmd->asked))
-			cmd_finish(cmd, cmd->op == TRIM ? 0 : -EAGAIN);
-	}
-	/* Nothing may have become idle: see cmd_get(). */
-	pthread_cond_broadcast(&t->idle);
-}
 
 /* Let @h have its turn, for 50 ms at most.  Its answers come meanwhile, by the caller's lock. */
 static void turn(struct tier_nbd *t, struct nbd_handle *h)
@@ -687,7 +700,9 @@ static struct nbd_handle *dial_again(struct tier_nbd *t)
 	if (ret != -ETIMEDOUT && ret != -ECONNRESET) {
 		t->sure = now_ns();
 		ret = single(t, h, READ, &t->owner, sizeof(t->owner), OWNER_AT);
+		pthread_mutex_lock(&t->lock);
 		t->taken = !ret && is_another(t, &t->owner.owner);
+		pthread_mutex_unlock(&t->lock);
 	}
 	/* Any answer is a sign of life. */
 	if (ret == -ETIMEDOUT || ret == -ECONNRESET || t->taken) {

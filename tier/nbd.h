@@ -43,6 +43,7 @@ struct tier_nbd *tier_nbd_open(const char *uri, u64 size, unsigned int timeout, 
 
 /*
  * Disconnects; tells a server that can do it that the contents are not needed.
+ * While the name of a host is looked up it waits for that.
  * No call may be under way; NULL is allowed.
  */
 void tier_nbd_close(struct tier_nbd *t);
