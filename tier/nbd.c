@@ -195,7 +195,8 @@ struct tier_nbd {
 	char *buffers; /* NR_BUFFERS of JOINED_PAGES */
 	bool buffer_used[NR_BUFFERS];
 	char head[SWAP_PAGE_SIZE], head_now[SWAP_PAGE_SIZE];
-	unsigned char id[16]; /* ours */
+	unsigned char id[16];	/* ours */
+	unsigned char past[16]; /* of the owner who was silent, if there was one */
 	union owner_page owner;
 	enum beating beating;
 	struct single beat; /* the command under way unless RESTING */
@@ -603,9 +604,14 @@ static bool is_nobody(const struct owner *o)
 	return !memcmp(o->id, zero, sizeof(zero));
 }
 
+/*
+ * One who was stopped about to say that it is his says so when he goes on.  Whom we have
+ * taken it from we take it from again, and next time he looks he knows.
+ */
 static bool is_another(const struct tier_nbd *t, const struct owner *o)
 {
-	return !is_nobody(o) && memcmp(o->id, t->id, sizeof(t->id)) != 0;
+	return !is_nobody(o) && memcmp(o->id, t->id, sizeof(t->id)) != 0 &&
+	       memcmp(o->id, t->past, sizeof(t->past)) != 0;
 }
 
 /* Make the export ours if it is nobody's.  Returns 0, -EBUSY, or as single(). */
@@ -639,7 +645,10 @@ static int claim(struct tier_nbd *t, struct nbd_handle *h)
 	usleep(SETTLE / 1000);
 	t->sure = now_ns();
 	ret = single(t, h, READ, &t->owner, sizeof(t->owner), OWNER_AT);
-	return ret ? ret : is_another(t, o) ? -EBUSY : 0;
+	if (!ret && is_another(t, o))
+		return -EBUSY;
+	memcpy(t->past, before.id, sizeof(t->past));
+	return ret;
 }
 
 /*
@@ -662,6 +671,9 @@ static bool beat(struct tier_nbd *t)
 	/* A server that cannot say whose it is did not let another have it, either. */
 	if (was != RESTING)
 		t->sure = t->beat_sent;
+	/* Stopped before we said so: it may have been another's, who has to say it, too. */
+	if (was == SAYING && !is_sure(t))
+		t->next_beat += BEAT;
 	if (was == SAYING || (was == LOOKING && t->beat.error))
 		return true;
 	t->beat = (struct single){ 0 };
