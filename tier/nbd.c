@@ -550,6 +550,12 @@ static int single(struct tier_nbd *t, struct nbd_handle *h, enum op op, void *da
 	return s.error == ENOTCONN || s.error == ESHUTDOWN ? -ECONNRESET : -s.error;
 }
 
+/* After this error nothing can be had from the connection, and nothing may be asked. */
+static bool is_cut_off(int err)
+{
+	return err == -ETIMEDOUT || err == -ECONNRESET;
+}
+
 /* A new connection, or NULL with the reason in @why. */
 static struct nbd_handle *dial(struct tier_nbd *t, char *why, size_t len)
 {
@@ -586,11 +592,15 @@ struct store {
 static ssize_t read_at(void *arg, void *buf, size_t len, u64 pos)
 {
 	struct store *s = arg;
-	int ret;
+	size_t most = s->tier->max_pages * SWAP_PAGE_SIZE;
+	int ret = 0;
 
 	if (pos + len > s->tier->size)
 		len = s->tier->size - pos;
-	ret = single(s->tier, s->h, READ, buf, len, pos);
+	for (size_t done = 0, n; done < len && !ret; done += n) {
+		n = len - done < most ? len - done : most;
+		ret = single(s->tier, s->h, READ, (char *)buf + done, n, pos + done);
+	}
 	errno = -ret;
 	return ret ? -1 : (ssize_t)len;
 }
@@ -651,6 +661,13 @@ static int claim(struct tier_nbd *t, struct nbd_handle *h)
 	return ret;
 }
 
+/* The export is nobody's.  As single(). */
+static int disown(struct tier_nbd *t, struct nbd_handle *h)
+{
+	memset(&t->owner, 0, sizeof(t->owner));
+	return single(t, h, WRITE, &t->owner, sizeof(t->owner), OWNER_AT);
+}
+
 /*
  * Say that the export is ours, if it is time.  Returns false when it is not any
  * more.  The lock is held.
@@ -709,7 +726,7 @@ static struct nbd_handle *dial_again(struct tier_nbd *t)
 		      -ECONNRESET :
 		      single(t, h, READ, t->head_now, SWAP_PAGE_SIZE, 0);
 	same = ret || !memcmp(t->head_now, t->head, SWAP_PAGE_SIZE);
-	if (ret != -ETIMEDOUT && ret != -ECONNRESET) {
+	if (!is_cut_off(ret)) {
 		t->sure = now_ns();
 		ret = single(t, h, READ, &t->owner, sizeof(t->owner), OWNER_AT);
 		pthread_mutex_lock(&t->lock);
@@ -717,7 +734,7 @@ static struct nbd_handle *dial_again(struct tier_nbd *t)
 		pthread_mutex_unlock(&t->lock);
 	}
 	/* Any answer is a sign of life. */
-	if (ret == -ETIMEDOUT || ret == -ECONNRESET || t->taken) {
+	if (is_cut_off(ret) || t->taken) {
 		nbd.close(h);
 		return NULL;
 	}
@@ -885,6 +902,7 @@ static int look_over(struct tier_nbd *t, struct nbd_handle *h, u64 size, char *e
 	struct store s = { t, h };
 	enum head_content what;
 	char a[32], b[32];
+	bool claimed;
 	int ret;
 
 	if (have < 0)
@@ -924,12 +942,16 @@ static int look_over(struct tier_nbd *t, struct nbd_handle *h, u64 size, char *e
 	if (ret == -EBUSY)
 		return tier_say(err, len, EBUSY,
 				"tier %s: in use by another vswap (give each its own)", t->uri);
+	claimed = !ret;
 	if (!ret && what == HEAD_SWAP) {
 		ret = single(t, h, READ, t->head, SWAP_PAGE_SIZE, 0);
 	} else if (!ret) {
 		head_page(t->head);
 		ret = single(t, h, WRITE, t->head, SWAP_PAGE_SIZE, 0);
 	}
+	/* Ours it was for a moment. */
+	if (ret && claimed && !is_cut_off(ret))
+		disown(t, h);
 	if (ret)
 		return tier_say(err, len, -ret,
 				"tier %s: cannot be written: %s (name another export)", t->uri,
@@ -1010,30 +1032,30 @@ fail:
 
 /*
  * Give back what the server keeps for us, and the export if it is ours still; for that
- * there is a second or so.
+ * there is a second or so.  Has all been answered?
  */
-static void leave(struct tier_nbd *t)
+static bool leave(struct tier_nbd *t)
 {
 	u64 deadline = now_ns() + SEC, n;
+	int ret;
 
 	/* What the thread left half done must not come after this. */
 	while (t->beating != RESTING && !t->beat.done) {
 		if (!go_on(t, t->h, deadline))
-			return;
+			return false;
 		turn(t, t->h);
 	}
 	t->sure = now_ns();
-	if (single(t, t->h, READ, &t->owner, sizeof(t->owner), OWNER_AT) ||
-	    is_another(t, &t->owner.owner))
-		return;
+	ret = single(t, t->h, READ, &t->owner, sizeof(t->owner), OWNER_AT);
+	if (ret || is_another(t, &t->owner.owner))
+		return !is_cut_off(ret);
 	for (u64 at = HEAD_BYTES; t->can_trim && at < t->size && now_ns() < deadline; at += n) {
 		n = t->size - at < TRIM_BYTES ? t->size - at : TRIM_BYTES;
-		if (single(t, t->h, TRIM, NULL, n, at))
-			return;
+		ret = single(t, t->h, TRIM, NULL, n, at);
+		if (ret)
+			return !is_cut_off(ret);
 	}
-	memset(t->head_now, 0, sizeof(t->head_now));
-	if (is_sure(t))
-		single(t, t->h, WRITE, t->head_now, sizeof(t->head_now), OWNER_AT);
+	return !is_sure(t) || !is_cut_off(disown(t, t->h));
 }
 
 void tier_nbd_close(struct tier_nbd *t)
@@ -1053,9 +1075,9 @@ void tier_nbd_close(struct tier_nbd *t)
 	}
 	if (t->h) {
 		t->limit = 4 * SEC;
-		if (t->opened)
-			leave(t);
-		nbd.aio_disconnect(t->h, 0);
+		/* Politely, unless an answer that comes now would be to memory that is gone. */
+		if (t->opened && leave(t))
+			nbd.aio_disconnect(t->h, 0);
 		nbd.close(t->h);
 	}
 	if (t->buffers != MAP_FAILED)

@@ -661,6 +661,16 @@ static void test_lesser(void **state)
 	must_close(t);
 	end(&s, SIGTERM);
 	unlink(s.disk);
+	/* Nor is one that is looked at for the first time. */
+	touch(s.disk);
+	assert_int_equal(truncate(s.disk, 64 << 20), 0);
+	serve(&s, args);
+	t = must_open(s.uri, 0);
+	write_run(t, 0, 512, 1, false, 0);
+	read_run(t, 0, 512, 1, false, 0);
+	must_close(t);
+	end(&s, SIGTERM);
+	unlink(s.disk);
 }
 
 static void *read_apart(void *arg)
@@ -801,6 +811,31 @@ static bool disk_has(const struct server *s, u64 at, const void *what, size_t le
 	close(fd);
 	free(there);
 	return has;
+}
+
+/* An export that is refused in the end is nobody's, as it was. */
+static void test_head_refused(void **state)
+{
+	char size[400], get[400], put[500], zero[PAGE] = { 0 };
+	const char *args[] = { "eval", size, "can_write=exit 0", get, put, NULL };
+	struct server s;
+
+	(void)state;
+	in_dir(s.disk, "disk");
+	snprintf(size, sizeof(size), "get_size=stat -c %%s %s", s.disk);
+	snprintf(get, sizeof(get), "pread=dd if=%s skip=$4 count=$3 iflag=skip_bytes,count_bytes",
+		 s.disk);
+	snprintf(put, sizeof(put),
+		 "pwrite=if [ $4 = 0 ]; then echo EIO >&2; exit 1; fi\n"
+		 "dd of=%s seek=$4 oflag=seek_bytes conv=notrunc",
+		 s.disk);
+	touch(s.disk);
+	assert_int_equal(truncate(s.disk, 8 << 20), 0);
+	serve(&s, args);
+	refused(s.uri, 0, "cannot be written");
+	assert_true(disk_has(&s, PAGE, zero, PAGE));
+	end(&s, SIGTERM);
+	unlink(s.disk);
 }
 
 /* Opens the export, and does as it is told: 'w' writes, 'd' discards, 'c' closes. */
@@ -949,6 +984,7 @@ int main(void)
 		cmocka_unit_test(test_in_use),	     cmocka_unit_test(test_trim),
 		cmocka_unit_test(test_lesser),	     cmocka_unit_test(test_two_at_once),
 		cmocka_unit_test(test_beside_reads), cmocka_unit_test(test_stopped_owner),
+		cmocka_unit_test(test_head_refused),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
