@@ -11,14 +11,18 @@
 
 #include <cmocka.h>
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -798,6 +802,66 @@ static void test_in_use(void **state)
 	unlink(s.disk);
 }
 
+/* libnbd's look-up of a name: it is the server's socket, after as long. */
+static struct sockaddr_un server_sock;
+static unsigned int lookup_ms; /* atomic */
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+		struct addrinfo **res)
+{
+	__typeof__(&getaddrinfo) real = (__typeof__(&getaddrinfo))dlsym(RTLD_NEXT, __func__);
+	static struct addrinfo ai;
+
+	if (!server_sock.sun_family)
+		return real(node, service, hints, res);
+	sleep_ms(__atomic_load_n(&lookup_ms, __ATOMIC_RELAXED));
+	ai = (struct addrinfo){
+		.ai_family = AF_UNIX,
+		.ai_socktype = SOCK_STREAM,
+		.ai_addr = (struct sockaddr *)&server_sock,
+		.ai_addrlen = sizeof(server_sock),
+	};
+	*res = &ai;
+	return 0;
+}
+
+void freeaddrinfo(struct addrinfo *res)
+{
+	__typeof__(&freeaddrinfo) real = (__typeof__(&freeaddrinfo))dlsym(RTLD_NEXT, __func__);
+
+	if (res->ai_addr != (struct sockaddr *)&server_sock)
+		real(res);
+}
+
+/* While the name server is silent nothing is waited for longer than without it. */
+static void test_lookup(void **state)
+{
+	struct server s;
+	struct tier *t;
+	double from;
+
+	(void)state;
+	serve_disk(&s, 64 << 20);
+	server_sock.sun_family = AF_UNIX;
+	assert_true(strlen(s.sock) < sizeof(server_sock.sun_path));
+	strcpy(server_sock.sun_path, s.sock);
+	t = must_open("nbd://server/", 4);
+	write_run(t, 0, 10, 1, false, 0);
+	__atomic_store_n(&lookup_ms, 8000, __ATOMIC_RELAXED);
+	end(&s, SIGKILL);
+	assert_true(until(is_away, t, 5));
+	sleep_ms(200);
+	from = now();
+	write_run(t, 10, 10, 1, false, -EAGAIN);
+	assert_true(now() - from < 2);
+	read_run(t, 0, 10, 1, false, -ETIMEDOUT);
+	assert_true(now() - from < 6);
+	__atomic_store_n(&lookup_ms, 0, __ATOMIC_RELAXED);
+	must_close(t);
+	server_sock.sun_family = 0;
+	unlink(s.disk);
+}
+
 /* What is in the file behind the export, at byte @at. */
 static bool disk_has(const struct server *s, u64 at, const void *what, size_t len)
 {
@@ -984,7 +1048,7 @@ int main(void)
 		cmocka_unit_test(test_in_use),	     cmocka_unit_test(test_trim),
 		cmocka_unit_test(test_lesser),	     cmocka_unit_test(test_two_at_once),
 		cmocka_unit_test(test_beside_reads), cmocka_unit_test(test_stopped_owner),
-		cmocka_unit_test(test_head_refused),
+		cmocka_unit_test(test_head_refused), cmocka_unit_test(test_lookup),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
