@@ -58,28 +58,33 @@ static uint64_t next(void)
 	return seed;
 }
 
-/* Eight buckets to a power of two. */
+/* Eight buckets to a power of two, and one for each of the first sixteen. */
 static unsigned int bucket(uint64_t ns)
 {
-	unsigned int log = ns < 8 ? 0 : 60 - __builtin_clzll(ns);
+	unsigned int log = ns < 16 ? 0 : 60 - __builtin_clzll(ns);
 
-	return log * 8 + (ns < 8 ? ns : (ns >> log) & 7);
+	return log * 8 + (ns >> log);
 }
 
 /* The least that is in it. */
 static uint64_t bucket_ns(unsigned int i)
 {
-	return i < 8 ? i : (8ULL + i % 8) << (i / 8);
+	return i < 16 ? i : (8ULL + i % 8) << (i / 8 - 1);
 }
 
+/* As if what is in a bucket were spread evenly: its ends are an eighth apart. */
 static uint64_t quantile(uint64_t ops, double q)
 {
-	uint64_t sum = 0;
+	double left = ops * q;
 
 	for (unsigned int i = 0; i < BUCKETS; i++) {
-		sum += hist[i];
-		if (sum >= ops * q)
-			return bucket_ns(i);
+		if (hist[i] && hist[i] >= left) {
+			double width = bucket_ns(i + 1) - bucket_ns(i);
+			uint64_t ns = bucket_ns(i) + width * left / hist[i];
+
+			return ns < longest ? ns : longest;
+		}
+		left -= hist[i];
 	}
 	return 0;
 }
