@@ -285,7 +285,8 @@ def ratio_lines(found, form):
 
 
 KINDS = (("pattern", "Patterns", "Each on 256 MiB, half of which the limit has room for, of data "
-          "that compresses 2:1."),
+          "that compresses 2:1. They end after 1.2 s, but zipf and phase change, which are not the "
+          "same all the time: those have as many accesses for all."),
          ("sweep", "Written once and freed", "The region is written from one end to the other, "
           "then unmapped."),
          ("program", "Programs", "The limit is the first of a half, 2/3, 3/4 and 7/8 of what each "
