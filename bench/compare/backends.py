@@ -114,13 +114,11 @@ class Ours(Backend):
     ram = 0
 
     def begin(self, limit, before):
-        # Where the kernel's is not there: about what zram takes of data that compresses 2:1.
+        # Where the kernel's is not there, or failed half way, which is not what the work
+        # takes: about what zram takes of data that compresses 2:1.
         alone = limit if self.equals == ["file"] else limit * 8 // 5
-        runs = [before[name] for name in self.equals
-                if before.get(name, {}).get("memory_bytes")]
-        # What a run had that failed half way is not what the work takes.
-        runs = [run for run in runs if "failed" not in run] or runs
-        self.ram = min((run["memory_bytes"] for run in runs), default=alone)
+        self.ram = min((before[name]["memory_bytes"] for name in self.equals
+                        if "failed" not in before.get(name, {"failed": "not run"})), default=alone)
 
     def memory(self):
         return self.ram

@@ -24,8 +24,9 @@ ratios of each round. One round says little.
 
 *Equal memory*: the kernel has a limit of a memory cgroup, and on top what zram or zswap took at their
 peak, for which the group is not charged (of zswap under cgroup v2 it is). vswap has `--ram` of that sum as it
-was in the same round, and all that vswap needs counts: with the pool alone that of the smaller zram, with pool
-and disk zswap's, then the swap file's, for which it is just the limit; with the disk alone that too.
+was in the same round (1.6 times the limit where that failed), and all that vswap needs counts: with the pool
+alone that of the smaller zram, with pool and disk zswap's, then the swap file's, for which it is just the limit;
+with the disk alone that too.
 """
 
 COLUMNS = """\

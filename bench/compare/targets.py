@@ -15,11 +15,13 @@ def row(what, target, value, reached, unit="", low=None, high=None):
             "unit": unit, "verdict": "reached" if reached else "MISSED"}
 
 
-def failed(result, ours, told):
-    """Speed is nothing where a program did not end well under vswap."""
-    count, why = measure.why_failed(result, ours)
-    if count and ours != "none":
-        told["verdict"] = f"MISSED: {count} of {len(result['rounds'])} failed: {', '.join(why)}"
+def failed(result, ours, theirs, told):
+    """Speed is nothing where a program did not end well under vswap, and one of theirs did."""
+    why = [runs[ours]["failed"] for runs in result["rounds"] if "failed" in runs.get(ours, {}) and
+           any(t in runs and "failed" not in runs[t] for t in theirs)]
+    if why:
+        told["verdict"] = f"MISSED: {len(why)} of {len(result['rounds'])} failed: " \
+            f"{', '.join(sorted(set(why)))}"
     return told
 
 
@@ -55,11 +57,13 @@ def compared(found, what, name, ours, theirs, least=None, most=None, key="speed"
     best = max if least else min
     numbers = measure.ratios(result, title or result["title"], ours, theirs, key, best) \
         if result else []
-    if not numbers:
-        return not_measured(what, target, why_not(found, name, ours, theirs, key))
-    middle, low, high = measure.spread(numbers)
-    reached = middle >= least if least else middle <= most
-    return failed(result, ours, row(what, target, middle, reached, "times", low, high))
+    if numbers:
+        middle, low, high = measure.spread(numbers)
+        reached = middle >= least if least else middle <= most
+        told = row(what, target, middle, reached, "times", low, high)
+    else:
+        told = not_measured(what, target, why_not(found, name, ours, theirs, key))
+    return failed(result, ours, theirs, told) if result else told
 
 
 def slower(found, what, name, ours, theirs, most, title=None):
@@ -68,11 +72,12 @@ def slower(found, what, name, ours, theirs, most, title=None):
     result = result_of(found, name)
     numbers = [1 / n for n in measure.ratios(result, title or result["title"], ours, theirs)] \
         if result else []
-    if not numbers:
-        return not_measured(what, target, why_not(found, name, ours, theirs, "its speed"))
-    middle, low, high = measure.spread(numbers)
-    return failed(result, ours,
-                  row(what, target, middle, middle <= most, "times", low, high))
+    if numbers:
+        middle, low, high = measure.spread(numbers)
+        told = row(what, target, middle, middle <= most, "times", low, high)
+    else:
+        told = not_measured(what, target, why_not(found, name, ours, theirs, "its speed"))
+    return failed(result, ours, theirs, told) if result else told
 
 
 def patterns(found):

@@ -211,7 +211,7 @@ def failed_runs(t):
     ours = backends.vswaps("vswap", t.tmp)[0]
     for before, ram in (({"zram-lzo": good(100, 1), "zram-lz4": died}, 100),
                         ({"zram-lzo": good(100, 1), "zram-lz4": good(90, 1)}, 90),
-                        ({"zram-lzo": died}, 50), ({}, 64)):
+                        ({"zram-lzo": died}, 64), ({}, 64)):
         ours.begin(40 * MIB, before)
         t.check(ours.ram == ram * MIB, f"{ours.ram / MIB} MiB, not {ram}, after {before}")
     result = {"name": "x", "title": "x", "unit": "pages/s", "limit_bytes": 0, "tried": [],
@@ -220,6 +220,16 @@ def failed_runs(t):
     t.check(measure.values(result, "vswap-pool", "x", "memory_bytes") == [100 * MIB], "memory")
     t.check(not measure.values(result, "zram-lz4", "x", "memory_bytes"), "memory of failed runs")
     t.check(measure.ratios(result, "x", "vswap-pool", ["zram-lzo", "zram-lz4"]) == [2], "ratios")
+    for rounds, value, verdict in (
+            (result["rounds"], 2, "MISSED: 1 of 2 failed: killed"),
+            # Without a figure, too; but not where nothing did better.
+            (result["rounds"][1:], None, "MISSED: 1 of 1 failed: killed"),
+            ([{"vswap-pool": died, "zram-lzo": died}], None, "not measured: vswap, pool: killed"),
+            (result["rounds"][:1], 2, "reached")):
+        told = targets.compared({"results": [dict(result, rounds=rounds)],
+                                 "backends": {"vswap-pool": "vswap, pool", "zram-lzo": "lzo"}},
+                                "speed", "x", "vswap-pool", ["zram-lzo", "zram-lz4"], least=1.0)
+        t.check(told["value"] == value and told["verdict"].startswith(verdict), f"{told}")
     told = targets.overshoot({"results": [result]})
     t.check(told["verdict"].startswith("MISSED: failed: x: killed"), f"{told}")
     del result["rounds"][1]
