@@ -31,6 +31,7 @@ class Job:
         self.argv = argv
         self.gone = threading.Event()
         self.late = False
+        self.wall = None
         self.began = time.monotonic()
         with open(os.devnull) as nothing:
             self.proc = subprocess.Popen(argv, stdin=nothing, stdout=subprocess.PIPE,
@@ -65,10 +66,16 @@ class Job:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.proc.pid, number)
 
+    def ends(self):
+        """Its status, as soon as it has; how long it took is noted then."""
+        status = os.waitid(os.P_PID, self.proc.pid, os.WEXITED | os.WNOWAIT).si_status
+        if self.wall is None:
+            self.wall = time.monotonic() - self.began
+        return status
+
     def wait(self):
         """What it took; Failed if it did not end well."""
-        os.waitid(os.P_PID, self.proc.pid, os.WEXITED | os.WNOWAIT)
-        wall = time.monotonic() - self.began
+        self.ends()
         # Of one that has ended and was not waited for, the kernel still tells.
         own, children = spent(self.proc.pid)
         _, status, usage = os.wait4(self.proc.pid, 0)
@@ -76,9 +83,9 @@ class Job:
         self.end()
         if self.proc.returncode:
             raise Failed(self.why())
-        return {"wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime, "cpu_own_s": own,
+        return {"wall_s": self.wall, "cpu_s": usage.ru_utime + usage.ru_stime, "cpu_own_s": own,
                 "cpu_children_s": children, "max_rss_bytes": usage.ru_maxrss << 10,
-                "major_faults": usage.ru_majflt, "minor_faults": usage.ru_minflt}
+                "major_faults": usage.ru_majflt}
 
     def ended(self):
         """How it ended by itself, if it did and not well."""

@@ -66,20 +66,6 @@ def compared(found, what, name, ours, theirs, least=None, most=None, key="speed"
     return failed(result, ours, theirs, told) if result else told
 
 
-def slower(found, what, name, ours, theirs, most, title=None):
-    """Time for the same work: the inverse of speed, theirs that of the fastest."""
-    target = f"<= {most}"
-    result = result_of(found, name)
-    numbers = [1 / n for n in measure.ratios(result, title or result["title"], ours, theirs)] \
-        if result else []
-    if numbers:
-        middle, low, high = measure.spread(numbers)
-        told = row(what, target, middle, middle <= most, "times", low, high)
-    else:
-        told = not_measured(what, target, why_not(found, name, ours, theirs, "its speed"))
-    return failed(result, ours, theirs, told) if result else told
-
-
 def patterns(found):
     rows = []
     for name, least in (("seq", 3.0), ("seqw", 1.5), ("uniform", 1.2), ("rw", 1.2), ("zipf", 1.0)):
@@ -103,11 +89,13 @@ def patterns(found):
 
 def programs(found):
     rows = []
-    for name, titles in (("sort", ["sort"]), ("python3", ["python3"]),
-                         ("redis", ["redis GET", "redis SET"]), ("compile", ["compilers"])):
-        for title in titles:
-            rows.append(slower(found, f"{title}, pool: time, to zram's", name, "vswap-pool", ZRAM,
-                               1.0, title))
+    for name, title in (("sort", "sort"), ("python3", "python3"), ("redis", "redis"),
+                        ("compile", "compilers")):
+        rows.append(compared(found, f"{title}, pool: wall time, to zram's", name, "vswap-pool",
+                             ZRAM, most=1.0, key="wall_s"))
+    for title in ("redis GET", "redis SET"):
+        rows.append(compared(found, f"{title}, pool: speed against zram", "redis", "vswap-pool",
+                             ZRAM, least=1.0, title=title))
     return rows
 
 
@@ -179,8 +167,8 @@ def overshoot(found):
 
 def rows(found):
     return [
-        slower(found, "program fits: time, to that without vswap", "fits", "vswap-both", ["none"],
-               1.02),
+        compared(found, "program fits: wall time, to that without vswap", "fits",
+                 "vswap-both-file", ["none"], most=1.02, key="wall_s"),
         *patterns(found), *programs(found), *core(found),
         *others(found, "live", [
             ("tier rm: speed against fio's sequential read, ratio", ">= 0.7"),
