@@ -4,7 +4,7 @@
 Every row has its figure and a verdict: reached, MISSED, or not measured and why.  Where
 the kernel has more than one zram, each round is compared with the better of them.
 """
-from compare import measure, workloads
+from compare import backends, measure, workloads
 from compare.swap import ZRAM
 
 MIB = 1 << 20
@@ -141,7 +141,7 @@ def others(found, name, whats):
 
 def overshoot(found):
     """The worst of all runs, by what vswap says and by what a sampler has seen of it."""
-    what, target = "peak of program + vswap above --ram, less 16 MiB", "<= 5 %"
+    what, target = "peak of program + vswap above --ram, to 5 % and 16 MiB", "<= 1"
     worst, where, why = None, None, []
     for result in found["results"]:
         named = [item for runs in result["rounds"] for item in runs.items()]
@@ -151,7 +151,7 @@ def overshoot(found):
                 why.append(f"{result['title']}: {run['failed']}")
             if "failed" in run or run.get("overshoot_bytes") is None:
                 continue
-            part = 100 * (run["overshoot_bytes"] - 16 * MIB) / run["memory_bytes"]
+            part = run["overshoot_bytes"] / backends.allowed(run["memory_bytes"])
             if worst is None or part > worst:
                 worst, where = part, f"{result['title']}, {run['overshoot_bytes'] / MIB:.0f} MiB" \
                     f" above {run['memory_bytes'] / MIB:.0f}"
@@ -159,7 +159,7 @@ def overshoot(found):
         return not_measured(what, target, "no run under vswap")
     if where:
         what += f" (worst: {where})"
-    told = row(what, target, worst, worst is not None and worst <= 5, "%")
+    told = row(what, target, worst, worst is not None and worst <= 1, "times")
     if why:
         told["verdict"] = f"MISSED: failed: {', '.join(sorted(set(why)))}"
     return told

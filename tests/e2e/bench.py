@@ -246,6 +246,31 @@ def failed_runs(t):
     report.target_table([told, targets.overshoot({"results": [result]})])
 
 
+@case("bench/targets")
+def judged(t):
+    """Programs by their wall time; of the peaks the one nearest to what is allowed."""
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(t.vswap)), "bench"))
+    from compare import targets
+
+    def run(speed, wall, memory=100, above=0):
+        return {"rows": [{"name": "x", "speed": speed}], "wall_s": wall,
+                "memory_bytes": memory * MIB, "overshoot_bytes": above * MIB}
+
+    def found(name, ours, theirs):
+        return {"results": [{"name": name, "title": "x", "rounds": [{**ours, **theirs}]}],
+                "backends": {}, "missing": {}, "skipped": {}, "others": {}}
+
+    told = targets.programs(found("python3", {"vswap-pool": run(2, 1.5)}, {"zram-lzo": run(1, 1)}))
+    t.check(told[1]["value"] == 1.5 and told[1]["verdict"] == "MISSED", f"{told}")
+    told = targets.rows(found("fits", {"vswap-both-file": run(1, 2.02)}, {"none": run(2, 2)}))
+    t.check(told[0]["value"] == 1.01 and told[0]["verdict"] == "reached", f"{told}")
+    told = targets.overshoot(found("x", {"vswap-pool": run(1, 1, 100, 10)},
+                                   {"vswap-both": run(1, 1, 1000, 1)}))
+    t.check(round(told["value"], 3) == 0.476 and "10 MiB above 100" in told["what"], f"{told}")
+    told = targets.overshoot(found("x", {"vswap-pool": run(1, 1, 100, 22)}, {}))
+    t.check(told["verdict"] == "MISSED", f"{told}")
+
+
 @case("bench/links", timeout=120)
 def links(t):
     """As root it writes where others may, and not to what they lay out for it."""
