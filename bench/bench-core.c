@@ -50,7 +50,7 @@ static void report(const char *name, double value, const char *unit, const char 
 	*r = (struct result){ name, unit, value, rel ? target : 0, rel && rel[0] == '>' };
 	printf("%-62s %10.2f %-12s", name, value, unit);
 	if (rel)
-		printf(" %s %-7.5g %s", rel, target, passed(r) ? "pass" : "MISS");
+		printf(" %s %-7.5g %s", rel, target, passed(r) ? "reached" : "MISSED");
 	putchar('\n');
 	fflush(stdout);
 }
@@ -264,6 +264,8 @@ static void bench_slots(void)
 {
 	struct swap_space *space = open_space(64 << 20);
 	static char name[sizeof(patterns) / sizeof(patterns[0])][3][80];
+	/* By their own time two threads would be twice as fast on one CPU, too. */
+	bool pair = nr_cpus() >= 2;
 	unsigned int i, r;
 
 	for (i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++) {
@@ -273,7 +275,10 @@ static void bench_slots(void)
 		slot_rate(space, p, 0, 1);
 		/* Side by side, so that what else the machine does meets both. */
 		for (r = 0; r < RUNS; r++) {
-			one[r] = (slot_rate(space, p, 0, 1) + slot_rate(space, p, 1, 1)) / 2;
+			one[r] = slot_rate(space, p, 0, 1);
+			if (!pair)
+				continue;
+			one[r] = (one[r] + slot_rate(space, p, 1, 1)) / 2;
 			two[r] = slot_rate(space, p, 0, 2);
 			ratio[r] = two[r] / one[r];
 		}
@@ -281,6 +286,8 @@ static void bench_slots(void)
 		snprintf(name[i][1], sizeof(name[i][1]), "%s, 2 threads", p->name);
 		snprintf(name[i][2], sizeof(name[i][2]), "%s, 2 against 1", p->name);
 		report(name[i][0], median(one, RUNS), "M pairs/s", p->rel, p->target);
+		if (!pair)
+			continue;
 		report(name[i][1], median(two, RUNS), "M pairs/s", NULL, 0);
 		report(name[i][2], median(ratio, RUNS), "times", p->rel, p->target2);
 	}

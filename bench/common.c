@@ -56,14 +56,34 @@ struct swap_space *open_space(u64 pool_limit)
 	return space;
 }
 
-void pin_to(unsigned int cpu)
+/* Those the process may run on, whatever its threads were pinned to. */
+static void all_cpus(cpu_set_t *set)
+{
+	if (sched_getaffinity(getpid(), sizeof(*set), set))
+		die("sched_getaffinity", errno);
+}
+
+unsigned int nr_cpus(void)
 {
 	cpu_set_t set;
 
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	/* On fewer CPUs the figure is what it is. */
-	(void)sched_setaffinity(0, sizeof(set), &set);
+	all_cpus(&set);
+	return (unsigned int)CPU_COUNT(&set);
+}
+
+void pin_to(unsigned int nth)
+{
+	cpu_set_t all, one;
+	unsigned int cpu;
+
+	all_cpus(&all);
+	nth %= (unsigned int)CPU_COUNT(&all);
+	for (cpu = 0; !CPU_ISSET(cpu, &all) || nth--; cpu++)
+		;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	if (sched_setaffinity(0, sizeof(one), &one))
+		die("sched_setaffinity", errno);
 }
 
 u64 meta_bytes(const struct swap_stat *st)

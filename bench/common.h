@@ -22,7 +22,9 @@ void *must(void *p);
 u64 spent_ns(void);
 /* Memory of this process, bytes. */
 u64 resident(void);
-void pin_to(unsigned int cpu);
+unsigned int nr_cpus(void);
+/* This thread, to one of the CPUs there are: where they are fewer, some share one. */
+void pin_to(unsigned int nth);
 
 struct swap_space *open_space(u64 pool_limit);
 u64 meta_bytes(const struct swap_stat *st);

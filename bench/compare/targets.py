@@ -124,7 +124,8 @@ def core(found):
         text = f"{relation} {target}"
         value = next((r["value"] for r in told.get("results", ()) if r["name"] == name), None)
         if value is None:
-            rows.append(not_measured(what, text, told.get("missing", "bench-core has no such row")))
+            why = told.get("missing", "bench-core has no such row (are there two processors?)")
+            rows.append(not_measured(what, text, why))
         else:
             reached = {"<": value < target, "<=": value <= target, ">=": value >= target}
             rows.append(row(what, text, value, reached[relation], unit))
