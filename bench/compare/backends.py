@@ -12,7 +12,7 @@ import socket
 
 from compare import swap
 from compare.job import Failed, Job
-from compare.machine import Cgroup, Missing, PREFIX
+from compare.machine import Cgroup, Missing, PREFIX, read
 
 PAGE = 4096
 
@@ -89,8 +89,11 @@ class Kernel(Backend):
         return "killed for want of memory" if self.group.kills() else None
 
     def end(self):
-        self.group.end()
-        self.swap.off()
+        try:
+            self.group.end()
+        finally:
+            # Else what comes next would swap, too.
+            self.swap.off()
 
 
 def control_dir():
@@ -187,8 +190,10 @@ class Vswap(Ours):
             self.best = (stat["pool_objects"] * PAGE, stat["pool_live_bytes"])
 
     def finish(self, usage):
-        with open(self.stats) as f:
-            stats = json.load(f)
+        try:
+            stats = json.loads(read(self.stats))
+        except (OSError, ValueError):
+            raise Failed(f"no statistics in {self.directory} (is the disk full?)") from None
         if stats["pages_lost"]:
             raise Failed(f"{stats['pages_lost']} pages lost")
         faults = stats["faults"]

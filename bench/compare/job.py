@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-from compare.machine import read
+from compare.machine import Missing, read
 
 SAID = 20000        # bytes of a failed program's output that are kept
 TICK = os.sysconf("SC_CLK_TCK")
@@ -15,6 +15,10 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 class Failed(Exception):
     """The program did not do what it should; the text says how it ended."""
+
+
+# What breaks a run off, and not all that is measured.
+BROKEN = (Failed, Missing, OSError, ValueError, subprocess.SubprocessError)
 
 
 def spent(pid):

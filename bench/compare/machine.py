@@ -156,9 +156,12 @@ class Cgroup:
         # Is it for us?
         try:
             self.begin(1 << 30)
+            subprocess.run(["true"], check=True, preexec_fn=self.enter)
             self.end()
         except OSError as e:
             raise Missing(f"no cgroup can be made in {self.root}: {e.strerror}") from None
+        except subprocess.SubprocessError:
+            raise Missing(f"no cgroup in {self.root} can be entered") from None
 
     def begin(self, limit):
         with uninterrupted():

@@ -10,8 +10,8 @@ import signal
 import statistics
 import subprocess
 
-from compare.job import Failed
-from compare.machine import Missing
+from compare.job import BROKEN, Failed
+from compare.machine import read, uninterrupted
 from compare.swap import ZRAM
 
 
@@ -20,7 +20,9 @@ def once(work, backend, limit, before, seconds=120):
     work.start()
     try:
         backend.begin(limit, before)
-        job = backend.job(work.argv, work.env)
+        # Who started it and does not have it could not end it.
+        with uninterrupted():
+            job = backend.job(work.argv, work.env)
         job.limit(seconds)
         rows = work.read(job)
         run = job.wait()
@@ -28,7 +30,7 @@ def once(work, backend, limit, before, seconds=120):
             raise Failed("it did not say how fast it was")
         run["rows"] = rows
         run.update(backend.finish(run))
-    except (Failed, Missing, OSError) as e:
+    except BROKEN as e:
         # If the program ended, what asked it has only seen that it did.
         why = backend.why() or (job.ended() if job else None) or str(e)
         run = {"failed": why, "memory_bytes": backend.memory()}
@@ -103,10 +105,11 @@ def weigh(work, backend, result, pss):
         run = once(work, backend, work.limit, before)
         if "failed" in run:
             return run
-        with open(report) as f:
-            peak = int(f.read().split()[0])
+        peak = int(read(report).partition(" ")[0])
         return {"memory_bytes": backend.ram, "pss_peak_bytes": peak,
                 "overshoot_bytes": max(0, peak - backend.ram)}
+    except BROKEN as e:
+        return {"failed": f"pss: {e}"}
     finally:
         backend.wrapper = []
         with contextlib.suppress(FileNotFoundError):

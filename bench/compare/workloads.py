@@ -43,6 +43,16 @@ REDIS = (120000, 40000)                 # keys of 1000 bytes, requests
 SOURCES = "/usr/src/binutils/binutils-*.tar.xz"
 # Of its files some of the largest: the compiler takes 80 to 100 MB and 1 to 2 s for each.
 OBJECTS = ("i386-dis.o", "aarch64-dis-2.o", "arm-dis.o", "m32c-opc.o")
+CONFIGURE = """exec >/dev/null
+cd "$0"
+tar -xf "$1" --strip-components=1
+mkdir build build/bfd build/opcodes
+cd build/bfd
+../../bfd/configure --disable-nls --disable-werror
+make bfd.h
+cd ../opcodes
+../../opcodes/configure --disable-nls --disable-werror
+"""
 
 
 def told_by(job):
@@ -180,18 +190,15 @@ class Compile(Result):
         with uninterrupted():
             os.mkdir(self.path)
             undo.callback(shutil.rmtree, self.path)
-        job = Job(["sh", "-ec", """exec >/dev/null; cd "$0"; tar -xf "$1" --strip-components=1
-            mkdir build build/bfd build/opcodes
-            cd build/bfd
-            ../../bfd/configure --disable-nls --disable-werror
-            make bfd.h
-            cd ../opcodes
-            ../../opcodes/configure --disable-nls --disable-werror""",
-                   self.path, archive[0]], {**os.environ, "MAKEFLAGS": ""})
+        job = None
         try:
+            with uninterrupted():
+                job = Job(["sh", "-ec", CONFIGURE, self.path, archive[0]],
+                          {**os.environ, "MAKEFLAGS": ""})
             job.wait()
         finally:
-            job.end()
+            if job:
+                job.end()
 
     def start(self):
         for name in os.listdir(self.build):
