@@ -15,7 +15,7 @@ import sys
 import time
 
 PREFIX = "vswap-compare-"        # of every file and cgroup made here
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 V1 = "/sys/fs/cgroup/memory"
 V2 = "/sys/fs/cgroup"
 ZSWAP = "/sys/module/zswap/parameters"
@@ -69,13 +69,17 @@ class Signals:
             signal.signal(sig, cls.handle)
 
     @classmethod
+    def ignore(cls):
+        for sig in SIGNALS:
+            signal.signal(sig, signal.SIG_IGN)
+
+    @classmethod
     def handle(cls, number, _):
         if cls.held:
             cls.came = number
             return
         # From here on it is being put back.
-        for sig in SIGNALS:
-            signal.signal(sig, signal.SIG_IGN)
+        cls.ignore()
         sys.exit(128 + number)
 
 
@@ -92,10 +96,28 @@ def uninterrupted():
             Signals.handle(number, None)
 
 
+class Undo(contextlib.ExitStack):
+    """How to put back what was changed: all of it is tried, and what fails is kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.failed = []
+
+    def callback(self, callback, /, *args, **kwds):
+        return super().callback(self.attempt, callback, *args, **kwds)
+
+    def attempt(self, action, *args, **kwds):
+        try:
+            action(*args, **kwds)
+        except (Missing, OSError) as e:
+            self.failed.append(str(e))
+
+
 def swaps():
     """Names of what is swapped to; the kernel writes blanks and the like in octal."""
+    # One that cannot swap has no such file.
     return [re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split()[0])
-            for line in read("/proc/swaps").splitlines()[1:]]
+            for line in (text_of("/proc/swaps") or "").splitlines()[1:]]
 
 
 def controller():

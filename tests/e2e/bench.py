@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 
@@ -146,7 +147,7 @@ def interrupted(t):
     t.need_root()
     if swaps():
         raise Skipped("there is swap already")
-    for sig in (signal.SIGINT, signal.SIGTERM):
+    for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         before = state()
         live = t.spawn(bench(t, only="^uniform$"))
         # Both are there in a run alone.
@@ -197,17 +198,42 @@ def options(t):
     t.check(run.status == 125 and one_line(run), "a list that cannot be printed", run)
 
 
+def from_build(t):
+    """Its modules can be imported then."""
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(t.vswap)), "bench"))
+
+
+@case("bench/undo")
+def undone(t):
+    """What cannot be put back is told, and keeps nothing else from it."""
+    from_build(t)
+    from compare import machine
+    done = []
+    with machine.Undo() as undo:
+        undo.callback(done.append, "first")
+        undo.callback(machine.tool, "false")
+        undo.callback(os.rmdir, t.path("nowhere"))
+        undo.callback(done.append, "last")
+    t.check(done == ["last", "first"] and len(undo.failed) == 2, f"{done}, {undo.failed}")
+
+
 @case("bench/failed-runs")
 def failed_runs(t):
     """What did not end well gives no figure, equals nobody's memory, and is not passed over."""
-    sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(t.vswap)), "bench"))
-    from compare import backends, measure, report, targets
+    from_build(t)
+    from compare import backends, measure, report, targets, workloads
     died = {"failed": "killed for want of memory", "memory_bytes": 50 * MIB, "output": ""}
 
     def good(memory, speed):
         return {"memory_bytes": memory * MIB, "overshoot_bytes": 0,
                 "rows": [{"name": "x", "speed": speed}]}
 
+    class Refused(backends.Backend):
+        def job(self, argv, env):
+            raise subprocess.SubprocessError("not entered")
+
+    run = measure.once(workloads.Python(), Refused(), 0, {})
+    t.check(run["failed"] == "not entered", f"{run}")
     ours = backends.vswaps("vswap", t.tmp)[0]
     for before, ram in (({"zram-lzo": good(100, 1), "zram-lz4": died}, 100),
                         ({"zram-lzo": good(100, 1), "zram-lz4": good(90, 1)}, 90),
@@ -249,7 +275,7 @@ def failed_runs(t):
 @case("bench/targets")
 def judged(t):
     """Programs by their wall time; of the peaks the one nearest to what is allowed."""
-    sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(t.vswap)), "bench"))
+    from_build(t)
     from compare import targets
 
     def run(speed, wall, memory=100, above=0):
