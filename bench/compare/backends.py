@@ -12,7 +12,7 @@ import socket
 
 from compare import swap
 from compare.job import Failed, Job
-from compare.machine import Cgroup, Missing, PREFIX, read
+from compare.machine import Cgroup, Missing, PREFIX, read, said
 
 PAGE = 4096
 
@@ -227,14 +227,14 @@ def kernels(undo, directory, size):
         group = Cgroup(undo)
         swap.zswap_off(undo)
     except (Missing, OSError) as e:
-        return [], {name: str(e) for name in titles}
+        return [], {name: said(e) for name in titles}
     file = None
 
     def have(name, make):
         try:
             there.append(Kernel(name, titles[name], group, make()))
         except (Missing, OSError) as e:
-            missing[name] = str(e)
+            missing[name] = said(e)
             return None
         return there[-1].swap
 

@@ -25,6 +25,13 @@ class Missing(Exception):
     """The machine does not have something; the text says what."""
 
 
+def said(e):
+    """What an exception says, as vswap's own messages do."""
+    if isinstance(e, OSError) and e.strerror:
+        return f"{e.filename}: {e.strerror}" if e.filename else e.strerror
+    return str(e)
+
+
 def read(path):
     with open(path) as f:
         return f.read()
@@ -110,7 +117,7 @@ class Undo(contextlib.ExitStack):
         try:
             action(*args, **kwds)
         except (Missing, OSError) as e:
-            self.failed.append(str(e))
+            self.failed.append(said(e))
 
 
 def swaps():

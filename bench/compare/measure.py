@@ -11,7 +11,7 @@ import statistics
 import subprocess
 
 from compare.job import BROKEN, Failed
-from compare.machine import read, uninterrupted
+from compare.machine import read, said, uninterrupted
 from compare.swap import ZRAM
 
 
@@ -32,7 +32,7 @@ def once(work, backend, limit, before, seconds=120):
         run.update(backend.finish(run))
     except BROKEN as e:
         # If the program ended, what asked it has only seen that it did.
-        why = backend.why() or (job.ended() if job else None) or str(e)
+        why = backend.why() or (job.ended() if job else None) or said(e)
         run = {"failed": why, "memory_bytes": backend.memory()}
     finally:
         if job:
@@ -109,7 +109,7 @@ def weigh(work, backend, result, pss):
         return {"memory_bytes": backend.ram, "pss_peak_bytes": peak,
                 "overshoot_bytes": max(0, peak - backend.ram)}
     except BROKEN as e:
-        return {"failed": f"pss: {e}"}
+        return {"failed": f"pss: {said(e)}"}
     finally:
         backend.wrapper = []
         with contextlib.suppress(FileNotFoundError):
@@ -185,4 +185,4 @@ def other(argv, path, timeout):
         finally:
             stop(proc)
     if status:
-        raise Failed(f"status {status} (all it said is in {os.path.basename(path)}.log)")
+        raise Failed(f"status {status}")

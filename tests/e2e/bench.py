@@ -183,6 +183,7 @@ def options(t):
             (["--only", "no-such-workload"], "no-such-workload", "--list"),
             (["--dir", "/nowhere"], "/nowhere"),
             (["--output", "/proc/out"], "/proc/out"),
+            (["--dir", "/no\nwhere"], "/no?where"),
             (["--output", t.vswap], t.vswap)):
         refused(t, 125, [t.vswap, "bench", "--output", out, *args], "bench: ", *words)
     t.check(not os.path.exists(out), "a directory for nothing")
@@ -195,7 +196,8 @@ def options(t):
             "no list", run)
     run = t.run(["sh", "-c", 'exec "$0" bench --list >/dev/full', t.vswap],
                 env=dict(os.environ, PYTHONUNBUFFERED=""))
-    t.check(run.status == 125 and one_line(run), "a list that cannot be printed", run)
+    t.check(run.status == 125 and one_line(run) and b"disk full" in run.err,
+            "a list that cannot be printed", run)
 
 
 def from_build(t):
