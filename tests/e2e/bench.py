@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """vswap bench: it measures, says what it cannot, and leaves the machine as it found it."""
 import glob
+import importlib.machinery
+import importlib.util
 import json
 import os
 import shutil
@@ -184,6 +186,7 @@ def options(t):
             (["--dir", "/nowhere"], "/nowhere"),
             (["--output", "/proc/out"], "/proc/out"),
             (["--dir", "/no\nwhere"], "/no?where"),
+            (["--tree", t.tmp], "--output"),
             (["--output", t.vswap], t.vswap)):
         refused(t, 125, [t.vswap, "bench", "--output", out, *args], "bench: ", *words)
     t.check(not os.path.exists(out), "a directory for nothing")
@@ -297,6 +300,23 @@ def judged(t):
     t.check(round(told["value"], 3) == 0.476 and "10 MiB above 100" in told["what"], f"{told}")
     told = targets.overshoot(found("x", {"vswap-pool": run(1, 1, 100, 22)}, {}))
     t.check(told["verdict"] == "MISSED", f"{told}")
+
+
+@case("bench/complete")
+def complete(t):
+    """Our own report is replaced only by one that has everything."""
+    from_build(t)
+    script = os.path.join(sys.path[0], "bench-compare")
+    loader = importlib.machinery.SourceFileLoader("bench_compare", script)
+    loaded = importlib.util.module_from_spec(
+        importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(loaded)
+    args = loaded.arguments(["--full", "--tree", t.tmp])
+    for skipped, others, where in (({}, {"core": {"results": []}, "live": []}, "docs"),
+                                   ({"zipf": "out of time"}, {}, "build/compare"),
+                                   ({}, {"live": {"missing": "out of time"}}, "build/compare")):
+        path = loaded.report_path(args, {"skipped": skipped, "others": others})
+        t.check(path == t.path(f"{where}/performance.md"), f"{path}, not in {where}")
 
 
 @case("bench/links", timeout=120)
