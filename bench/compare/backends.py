@@ -100,9 +100,9 @@ def control_dir():
     """Where the sockets of running spaces are (docs/control.md)."""
     if os.geteuid() == 0:
         return "/run/vswap"
-    if os.environ.get("XDG_RUNTIME_DIR"):
+    if os.environ.get("XDG_RUNTIME_DIR", "").startswith("/"):
         return os.path.join(os.environ["XDG_RUNTIME_DIR"], "vswap")
-    return f"/tmp/vswap-{os.getuid()}"
+    return f"/tmp/vswap-{os.geteuid()}"
 
 
 def ask_stat(pid):
