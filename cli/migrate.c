@@ -63,7 +63,8 @@ int cli_migrate(int argc, char **argv)
 {
 	const char *from = NULL, *to = NULL, *space = NULL, *size = NULL, *why;
 	uint64_t bytes = 0;
-	int c;
+	int c, status;
+	bool named;
 
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, ":f:t:h", options, NULL)) >= 0) {
@@ -87,8 +88,14 @@ int cli_migrate(int argc, char **argv)
 	if (argc - optind > 2)
 		return cli_error(CLI_FAILED, "%s: one argument too many (vswap migrate --help)",
 				 argv[argc - 1]);
+	named = argc - optind == 2;
 	/* One word alone may be either. */
-	if (argc - optind == 2 || (argc - optind == 1 && space_exists(argv[optind])))
+	if (argc - optind == 1) {
+		status = space_exists(argv[optind], &named);
+		if (status)
+			return status;
+	}
+	if (named)
 		space = argv[optind++];
 	if (optind < argc)
 		size = argv[optind];

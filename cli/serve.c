@@ -49,7 +49,8 @@ static const struct option options[] = {
 static int check_name(const char *name)
 {
 	const char *p;
-	bool letter = false;
+	bool letter = false, found;
+	int status;
 
 	for (p = name; *p; p++) {
 		if (!isalnum((unsigned char)*p) && !strchr("-_.", *p))
@@ -66,7 +67,10 @@ static int check_name(const char *name)
 	if (!letter)
 		return cli_error(CLI_FAILED,
 				 "--name %s: would be a process number (put a letter in)", name);
-	if (space_exists(name))
+	status = space_exists(name, &found);
+	if (status)
+		return status;
+	if (found)
 		return cli_error(CLI_FAILED, "--name %s: there is such a space (use another name)",
 				 name);
 	return 0;

@@ -380,16 +380,16 @@ const struct space *spaces_pick(const struct space_list *list, const char *word)
 	return NULL;
 }
 
-bool space_exists(const char *word)
+int space_exists(const char *word, bool *found)
 {
 	struct space_list list;
-	bool found;
+	int status = spaces_find(&list);
 
-	if (spaces_find(&list))
-		return false;
-	found = spaces_pick(&list, word);
+	if (status)
+		return status;
+	*found = spaces_pick(&list, word);
 	spaces_free(&list);
-	return found;
+	return 0;
 }
 
 int link_open(struct link *link, const char *word)

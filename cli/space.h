@@ -31,8 +31,11 @@ int spaces_find(struct space_list *list);
 void spaces_free(struct space_list *list);
 /* The one of that name, or process number of it or its program; NULL if none. */
 const struct space *spaces_pick(const struct space_list *list, const char *word);
-/* Is @word the name or number of one that runs? */
-bool space_exists(const char *word);
+/*
+ * Is @word the name or number of one that runs?  Returns 0 with that in *@found, or an
+ * exit status after an error line.
+ */
+int space_exists(const char *word, bool *found);
 
 /* A connection to one. */
 struct link {

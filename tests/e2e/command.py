@@ -664,6 +664,18 @@ def bad_options(t):
     refused(t, 125, [t.vswap, "--unknown"], "--unknown")
 
 
+@case("bad/sockets")
+def bad_sockets(t):
+    """A directory of sockets that is not the user's alone is told once, and that is the end."""
+    t.need_root()
+    script = 'mount -t tmpfs none /run && mkdir -m 755 /run/vswap && exec "$@"'
+    for args in (["ls"], ["set", "ram=64M"], ["serve", "--name", "jobs"],
+                 ["migrate", "--from", "a", "--to", "b", "8G"],
+                 ["migrate", "--from", "a", "--to", "b", "jobs"]):
+        refused(t, 125, ["unshare", "--mount", "sh", "-c", script, "sh", t.vswap, *args],
+                "/run/vswap", "chmod 700")
+
+
 @case("bad/tier")
 def bad_tier(t):
     t.need_userfaultfd()
