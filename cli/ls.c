@@ -36,7 +36,7 @@ void ls_print(FILE *out, const struct space_list *list)
 	const char *name;
 	unsigned int i;
 
-	if (!list->nr) {
+	if (!list->nr && !list->nr_silent) {
 		fputs("no space is running\n", out);
 		return;
 	}
@@ -56,6 +56,9 @@ void ls_print(FILE *out, const struct space_list *list)
 			size_format(pool, snapshot_number(s, NULL, "pool_bytes")),
 			size_format(tier, snapshot_number(s, NULL, "tier_bytes")));
 	}
+	for (i = 0; i < list->nr_silent; i++)
+		fprintf(out, "%-*d %8s  does not answer (is it stopped?)\n", NAME_COLUMNS,
+			(int)list->space[list->nr + i].supervisor, "?");
 }
 
 int ls_print_json(const struct space_list *list, bool one_line)

@@ -18,7 +18,7 @@
 #include "../pager/json.h"
 #include "cli.h"
 
-#define LIST_SECONDS 2		 /* a space that takes longer to tell itself is left out */
+#define LIST_SECONDS 2		 /* a space that takes longer to tell itself does not answer */
 #define ANSWER_MAX   (64u << 20) /* bytes; far above any honest answer */
 
 /* ---- one connection ---------------------------------------------------- */
@@ -212,6 +212,11 @@ static int ask(struct link *link, struct json_object *request,
 	return err ? err : hear(link, progress, answer);
 }
 
+int space_no_answer(pid_t supervisor)
+{
+	return cli_error(CLI_FAILED, "vswap %d: does not answer (is it stopped?)", (int)supervisor);
+}
+
 /* What @err of the above means to the user; takes @obj over, gives it on in *@answer. */
 static int tell(struct link *link, int err, struct json_object *obj, struct json_object **answer)
 {
@@ -224,6 +229,8 @@ static int tell(struct link *link, int err, struct json_object *obj, struct json
 	} else if (err == -ECONNRESET || err == -EPIPE) {
 		status = cli_error(CLI_FAILED, "vswap %d: has ended (its program has)",
 				   (int)link->supervisor);
+	} else if (err == -EAGAIN) {
+		status = space_no_answer(link->supervisor);
 	} else if (err) {
 		status = cli_error(CLI_FAILED, "vswap %d: %s", (int)link->supervisor,
 				   strerror(-err));
@@ -259,10 +266,13 @@ int link_answer(struct link *link, struct json_object **answer)
 
 /* ---- all of them ------------------------------------------------------- */
 
+/* Those that answer first. */
 static int by_supervisor(const void *a, const void *b)
 {
 	const struct space *x = a, *y = b;
 
+	if (!x->snapshot != !y->snapshot)
+		return x->snapshot ? -1 : 1;
 	return (x->supervisor > y->supervisor) - (x->supervisor < y->supervisor);
 }
 
@@ -279,22 +289,24 @@ static pid_t parse_pid(const char *text)
 	return pid;
 }
 
-/* The snapshot of the space behind a socket, or NULL: none is there or it does not answer. */
-static struct json_object *snapshot_of(const char *dir, const char *name)
+/* The snapshot of the space behind a socket, or NULL; *@silent: who is there does not answer. */
+static struct json_object *snapshot_of(const char *dir, const char *name, bool *silent)
 {
 	const struct timeval patience = { .tv_sec = LIST_SECONDS };
 	struct json_object *answer = NULL, *snapshot = NULL;
 	struct link link;
+	int err = link_connect(&link, dir, name);
 
-	if (link_connect(&link, dir, name))
-		return NULL;
-	if (!setsockopt(link.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) &&
-	    !ask(&link, link_request("stat"), NULL, &answer) &&
-	    json_object_object_get_ex(answer, "stat", &snapshot) &&
+	if (!err && setsockopt(link.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
+		err = -errno;
+	if (!err)
+		err = ask(&link, link_request("stat"), NULL, &answer);
+	if (!err && json_object_object_get_ex(answer, "stat", &snapshot) &&
 	    json_object_is_type(snapshot, json_type_object))
 		json_object_get(snapshot);
 	else
 		snapshot = NULL;
+	*silent = err == -EAGAIN;
 	json_object_put(answer);
 	link_close(&link);
 	return snapshot;
@@ -302,10 +314,10 @@ static struct json_object *snapshot_of(const char *dir, const char *name)
 
 void spaces_free(struct space_list *list)
 {
-	while (list->nr)
-		json_object_put(list->space[--list->nr].snapshot);
+	for (unsigned int i = 0; i < list->nr + list->nr_silent; i++)
+		json_object_put(list->space[i].snapshot);
 	free(list->space);
-	list->space = NULL;
+	*list = (struct space_list){ 0 };
 }
 
 /* The directory of sockets.  0, -ENOENT: there is none; or an exit status after an error line. */
@@ -329,6 +341,8 @@ int spaces_find(struct space_list *list)
 	struct json_object *snapshot;
 	struct dirent *entry;
 	struct space *more;
+	unsigned int nr = 0;
+	bool silent;
 	pid_t pid;
 	DIR *d;
 	int err;
@@ -342,10 +356,12 @@ int spaces_find(struct space_list *list)
 		return cli_error(CLI_FAILED, "%s: %s (check the directory)", dir, strerror(errno));
 	while ((entry = readdir(d))) {
 		pid = parse_pid(entry->d_name);
-		snapshot = pid ? snapshot_of(dir, entry->d_name) : NULL;
-		if (!snapshot)
+		if (!pid)
 			continue;
-		more = reallocarray(list->space, list->nr + 1, sizeof(*more));
+		snapshot = snapshot_of(dir, entry->d_name, &silent);
+		if (!snapshot && !silent)
+			continue;
+		more = reallocarray(list->space, nr + 1, sizeof(*more));
 		if (!more) {
 			json_object_put(snapshot);
 			closedir(d);
@@ -353,11 +369,15 @@ int spaces_find(struct space_list *list)
 			return cli_error(CLI_FAILED, "spaces: out of memory (free some)");
 		}
 		list->space = more;
-		list->space[list->nr++] = (struct space){ pid, snapshot };
+		list->space[nr++] = (struct space){ pid, snapshot };
+		if (snapshot)
+			list->nr++;
+		else
+			list->nr_silent++;
 	}
 	closedir(d);
-	if (list->nr)
-		qsort(list->space, list->nr, sizeof(*list->space), by_supervisor);
+	if (nr)
+		qsort(list->space, nr, sizeof(*list->space), by_supervisor);
 	return 0;
 }
 
@@ -380,6 +400,30 @@ const struct space *spaces_pick(const struct space_list *list, const char *word)
 	return NULL;
 }
 
+bool spaces_silent(const struct space_list *list, pid_t supervisor)
+{
+	for (unsigned int i = 0; i < list->nr_silent; i++) {
+		if (list->space[list->nr + i].supervisor == supervisor)
+			return true;
+	}
+	return false;
+}
+
+int spaces_none(const struct space_list *list, const char *word, int status)
+{
+	pid_t pid = parse_pid(word);
+
+	if (spaces_silent(list, pid))
+		return space_no_answer(pid);
+	/* Its name and its program's number would be in the answer. */
+	if (list->nr_silent)
+		return cli_error(CLI_FAILED,
+				 "%s: no such space, unless it is vswap %d, which does not answer "
+				 "(is it stopped?)",
+				 word, (int)list->space[list->nr].supervisor);
+	return cli_error(status, "%s: no such space (vswap ls lists them)", word);
+}
+
 int space_exists(const char *word, bool *found)
 {
 	struct space_list list;
@@ -387,7 +431,7 @@ int space_exists(const char *word, bool *found)
 
 	if (status)
 		return status;
-	*found = spaces_pick(&list, word);
+	*found = spaces_pick(&list, word) || spaces_silent(&list, parse_pid(word));
 	spaces_free(&list);
 	return 0;
 }
@@ -406,23 +450,27 @@ int link_open(struct link *link, const char *word)
 	err = spaces_find(&list);
 	if (err)
 		return err;
-	nr = list.nr;
+	nr = list.nr + list.nr_silent;
 	if (word)
 		space = spaces_pick(&list, word);
 	else if (nr == 1)
 		space = &list.space[0];
 	if (space)
 		pid = space->supervisor;
+	if (space && !space->snapshot)
+		err = space_no_answer(pid);
+	else if (!space && word)
+		err = spaces_none(&list, word, CLI_FAILED);
+	else if (!space && !nr)
+		err = cli_error(CLI_FAILED, "no space is running (vswap run starts one)");
+	else if (!space)
+		err = cli_error(CLI_FAILED,
+				"which space? %u are running (give its name or number, vswap ls "
+				"lists them)",
+				nr);
 	spaces_free(&list);
-	if (!pid && word)
-		return cli_error(CLI_FAILED, "%s: no such space (vswap ls lists them)", word);
-	if (!pid && !nr)
-		return cli_error(CLI_FAILED, "no space is running (vswap run starts one)");
-	if (!pid)
-		return cli_error(
-			CLI_FAILED,
-			"which space? %u are running (give its name or number, vswap ls lists them)",
-			nr);
+	if (err)
+		return err;
 	err = open_dir(dir);
 	if (err > 0)
 		return err;
@@ -430,6 +478,8 @@ int link_open(struct link *link, const char *word)
 	if (!err)
 		err = link_connect(link, dir, name);
 	link->supervisor = pid;
+	if (err == -EAGAIN)
+		return space_no_answer(pid);
 	if (err)
 		return cli_error(CLI_FAILED, "vswap %d: has ended (its program has)", (int)pid);
 	return 0;

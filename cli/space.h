@@ -15,22 +15,32 @@
 
 struct space {
 	pid_t supervisor;
-	struct json_object *snapshot;
+	struct json_object *snapshot; /* NULL: it does not answer */
 };
 
 struct space_list {
-	struct space *space;
-	unsigned int nr;
+	struct space *space;	/* by number; those that do not answer behind the others */
+	unsigned int nr;	/* of those that do */
+	unsigned int nr_silent; /* of those that do not */
 };
 
 /*
- * All spaces of this user that answer, by number.  Returns 0, and the caller
- * calls spaces_free(), or an exit status after an error line.
+ * All spaces of this user.  Returns 0, and the caller calls spaces_free(), or an
+ * exit status after an error line.
  */
 int spaces_find(struct space_list *list);
 void spaces_free(struct space_list *list);
-/* The one of that name, or process number of it or its program; NULL if none. */
+/* The one of that name, or process number of it or its program; NULL if none answers to it. */
 const struct space *spaces_pick(const struct space_list *list, const char *word);
+/* Is there one of that number that does not answer? */
+bool spaces_silent(const struct space_list *list, pid_t supervisor);
+/*
+ * The error line for a @word none answered to.  Returns @status if there is no such
+ * space, CLI_FAILED if it may be one that does not answer.
+ */
+int spaces_none(const struct space_list *list, const char *word, int status);
+/* The error line for one that does not answer.  Returns CLI_FAILED. */
+int space_no_answer(pid_t supervisor);
 /*
  * Is @word the name or number of one that runs?  Returns 0 with that in *@found, or an
  * exit status after an error line.

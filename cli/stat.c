@@ -205,7 +205,7 @@ static int print_openmetrics(const char *word)
 		one.nr = 1;
 	}
 	if (word && !one.space)
-		status = cli_error(1, "%s: no such space (vswap ls lists them)", word);
+		status = spaces_none(&list, word, 1);
 	else
 		openmetrics_print(stdout, word ? &one : &list);
 	spaces_free(&list);
@@ -244,7 +244,7 @@ static int watch_space(const char *word, bool json, bool repeat, bool terminal)
 	const struct space *space;
 	struct frame frame = { 0 };
 	struct space_list list;
-	bool seen = false;
+	pid_t seen = 0;
 	int status;
 	FILE *out;
 
@@ -256,12 +256,13 @@ static int watch_space(const char *word, bool json, bool repeat, bool terminal)
 		if (!space) {
 			/* The end of what was watched is no failure. */
 			if (!seen)
-				status = cli_error(1, "%s: no such space (vswap ls lists them)",
-						   word);
+				status = spaces_none(&list, word, 1);
+			else if (spaces_silent(&list, seen))
+				status = space_no_answer(seen);
 			spaces_free(&list);
 			break;
 		}
-		seen = true;
+		seen = space->supervisor;
 		if (json) {
 			print_json(space->snapshot, repeat);
 		} else {

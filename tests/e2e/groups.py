@@ -275,6 +275,33 @@ def stopped(t):
     space.end()
 
 
+@case("groups/no-answer")
+def no_answer(t):
+    """A space whose vswap is stopped is there all the same, and said not to answer."""
+    space = Space(t)
+    watcher = t.spawn([t.vswap, "stat", "--json", "--watch", space.name])
+    t.check((watcher.line(10) or "").startswith("{"), f"not watched: {watcher.err()}")
+    os.kill(space.pid, signal.SIGSTOP)
+    try:
+        for args in (["tier", "rm", space.name, "tier"], ["stat", space.name],
+                     ["stat", "--openmetrics", str(space.pid)],
+                     ["migrate", "--from", "a", "--to", "b", str(space.pid)]):
+            refused(t, t.run([t.vswap, *args]), f"vswap {space.pid}", "does not answer")
+        run = t.run([t.vswap, "ls"])
+        t.check(run.status == 0 and any(line.split()[:2] == [str(space.pid), "?"]
+                                        for line in run.out.decode().splitlines()),
+                "not listed", run)
+        run = t.run([t.vswap, "ls", "--json"])
+        t.check(run.status == 0 and all(one["pid"] != space.pid for one in json.loads(run.out)),
+                "in the JSON", run)
+        refused(t, watcher.finish(), f"vswap {space.pid}", "does not answer")
+    finally:
+        os.kill(space.pid, signal.SIGCONT)
+    run = t.run([t.vswap, "stat", "--once", space.name])
+    t.check(run.status == 0, "does not answer again", run)
+    space.end()
+
+
 @case("groups/stores", timeout=90)
 def stores(t):
     """Limits on pool, slots and tiers hold; direct mode and back, at any time."""

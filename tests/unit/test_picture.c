@@ -34,7 +34,7 @@ static void test_openmetrics(void **state)
 {
 	struct space space[2] = { { 42, json_tokener_parse(snapshot) },
 				  { 43, json_tokener_parse("{\"name\":\"n\"}") } };
-	struct space_list list = { space, 2 };
+	struct space_list list = { .space = space, .nr = 2 };
 	char *text = NULL, *line, *save, *head;
 	size_t len;
 	FILE *f = open_memstream(&text, &len);
