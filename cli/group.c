@@ -167,8 +167,7 @@ static int list(const char *space, bool json)
 		return status;
 	if (!json_object_object_get_ex(answer, "groups", &groups) ||
 	    !json_object_is_type(groups, json_type_array))
-		status = cli_error(CLI_FAILED, "group: answer not understood (is that another "
-					       "version of vswap?)");
+		status = answer_not_understood("group ls");
 	else if (json)
 		puts(json_object_to_json_string_ext(
 			groups, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
@@ -246,6 +245,7 @@ int cli_group(int argc, char **argv)
 		return change("group-set", argv + 1, argc - 1, true);
 	if (!strcmp(verb, "rm"))
 		return change("group-rm", argv + 1, argc - 1, false);
-	return cli_error(CLI_FAILED, "group: %s (there are ls, set and rm)",
-			 argc ? "no such command" : "what to do?");
+	if (!argc)
+		return cli_error(CLI_FAILED, "group: ls, set or rm? (vswap group --help)");
+	return cli_error(CLI_FAILED, "group %s: no such command (there are ls, set and rm)", verb);
 }

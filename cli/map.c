@@ -80,8 +80,7 @@ static int save(struct json_object *map, const char *title, const char *path)
 	}
 	free(text);
 	if (err == -EINVAL)
-		return cli_error(CLI_FAILED, "map: answer not understood (is that another version "
-					     "of vswap?)");
+		return answer_not_understood("map");
 	if (err)
 		return cli_error(CLI_FAILED, "map: %s: %s (name a file that can be written)", path,
 				 strerror(-err));

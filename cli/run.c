@@ -257,10 +257,7 @@ static int ask_to_join(const char *space, const char *group, char join[JOB_NAME]
 		return status;
 	socket = snapshot_text(answer, "socket");
 	if (!socket || snprintf(join, JOB_NAME, "%s", socket) >= JOB_NAME)
-		status = cli_error(CLI_FAILED,
-				   "space %s: answer not understood (is that another "
-				   "version of vswap?)",
-				   space);
+		status = answer_not_understood(space);
 	json_object_put(answer);
 	return status;
 }

@@ -217,6 +217,18 @@ int space_no_answer(pid_t supervisor)
 	return cli_error(CLI_FAILED, "vswap %d: does not answer (is it stopped?)", (int)supervisor);
 }
 
+int answer_not_understood(const char *what)
+{
+	return cli_error(CLI_FAILED,
+			 "%s: answer not understood (is that another version of vswap?)", what);
+}
+
+static int has_ended(pid_t supervisor)
+{
+	return cli_error(CLI_FAILED, "vswap %d: has ended (vswap ls lists those that run)",
+			 (int)supervisor);
+}
+
 /* What @err of the above means to the user; takes @obj over, gives it on in *@answer. */
 static int tell(struct link *link, int err, struct json_object *obj, struct json_object **answer)
 {
@@ -225,15 +237,19 @@ static int tell(struct link *link, int err, struct json_object *obj, struct json
 
 	if (err == -EREMOTEIO) {
 		why = snapshot_text(obj, "error");
-		status = cli_error(CLI_FAILED, "%s", why ? why : "refused, no reason given");
+		status = cli_error(
+			CLI_FAILED, "%s",
+			why ? why : "refused without a reason (is that another version of vswap?)");
 	} else if (err == -ECONNRESET || err == -EPIPE) {
-		status = cli_error(CLI_FAILED, "vswap %d: has ended (its program has)",
-				   (int)link->supervisor);
+		status = has_ended(link->supervisor);
 	} else if (err == -EAGAIN) {
 		status = space_no_answer(link->supervisor);
+	} else if (err == -ENOMEM) {
+		status = cli_error(CLI_FAILED, "vswap %d: out of memory (free some)",
+				   (int)link->supervisor);
 	} else if (err) {
-		status = cli_error(CLI_FAILED, "vswap %d: %s", (int)link->supervisor,
-				   strerror(-err));
+		status = cli_error(CLI_FAILED, "vswap %d: %s (is that another version of vswap?)",
+				   (int)link->supervisor, strerror(-err));
 	}
 	if (status || !answer)
 		json_object_put(obj);
@@ -481,7 +497,7 @@ int link_open(struct link *link, const char *word)
 	if (err == -EAGAIN)
 		return space_no_answer(pid);
 	if (err)
-		return cli_error(CLI_FAILED, "vswap %d: has ended (its program has)", (int)pid);
+		return has_ended(pid);
 	return 0;
 }
 

@@ -39,8 +39,9 @@ bool spaces_silent(const struct space_list *list, pid_t supervisor);
  * space, CLI_FAILED if it may be one that does not answer.
  */
 int spaces_none(const struct space_list *list, const char *word, int status);
-/* The error line for one that does not answer.  Returns CLI_FAILED. */
+/* The error lines for one that does not answer, or not as we know it.  Return CLI_FAILED. */
 int space_no_answer(pid_t supervisor);
+int answer_not_understood(const char *what);
 /*
  * Is @word the name or number of one that runs?  Returns 0 with that in *@found, or an
  * exit status after an error line.

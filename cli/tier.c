@@ -66,7 +66,7 @@ static int tier_ls(struct link *link, bool json)
 	if (!json_object_object_get_ex(answer, "stat", &stat) ||
 	    !json_object_object_get_ex(stat, "tiers", &tiers)) {
 		json_object_put(answer);
-		return cli_error(CLI_FAILED, "tier ls: an answer without tiers");
+		return answer_not_understood("tier ls");
 	}
 	if (json) {
 		print_json(tiers, false);
@@ -107,7 +107,8 @@ static int absolute(const char *path, char *buf, size_t len)
 	else
 		n = snprintf(buf, len, "%s/%s", cwd, path);
 	if (n < 0 || (size_t)n >= len)
-		return cli_error(CLI_FAILED, "tier %s: %s", path, strerror(ENAMETOOLONG));
+		return cli_error(CLI_FAILED, "tier %s: %s (give the path of a link)", path,
+				 strerror(ENAMETOOLONG));
 	if (!json_is_text(buf))
 		return cli_error(CLI_FAILED,
 				 "tier %s: the directory has bytes in its name that are no text in "

@@ -391,7 +391,7 @@ static int sample(struct link *link)
 			return status;
 		if (!json_object_object_get_ex(answer, "stat", &stat)) {
 			json_object_put(answer);
-			return cli_error(CLI_FAILED, "top: an answer without numbers");
+			return answer_not_understood("top");
 		}
 		top.coming = json_object_get(stat);
 		json_object_put(answer);

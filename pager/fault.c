@@ -157,7 +157,7 @@ static void wake_server(struct server *sv)
 
 	/* Full is as good as woken. */
 	if (write(sv->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
-		pager_say("eventfd: %s", strerror(errno));
+		pager_say("eventfd: %s (report it: it is a fault of vswap)", strerror(errno));
 }
 
 void servers_wake(void)
@@ -974,7 +974,8 @@ static void *server_main(void *arg)
 			uint64_t drain;
 
 			if (read(sv->wake, &drain, sizeof(drain)) < 0 && errno != EAGAIN)
-				pager_say("eventfd: %s", strerror(errno));
+				pager_say("eventfd: %s (report it: it is a fault of vswap)",
+					  strerror(errno));
 		}
 		for (unsigned int i = 1; (ready > 0 || any_stash) && i < n; i++)
 			if ((ready > 0 && p[i].revents) || event_stashed(from[i - 1]))

@@ -159,12 +159,12 @@ static int spawn(const struct pager_opts *opts)
 		return EXIT_VSWAP;
 	}
 	if (pipe2(report, O_CLOEXEC)) {
-		pager_say("pipe: %s", strerror(errno));
+		pager_say("pipe: %s (raise ulimit -n)", strerror(errno));
 		return EXIT_VSWAP;
 	}
 	run.pid = fork();
 	if (run.pid < 0) {
-		pager_say("fork: %s", strerror(errno));
+		pager_say("fork: %s (free some memory, or raise ulimit -u)", strerror(errno));
 		return EXIT_VSWAP;
 	}
 	if (!run.pid)
@@ -177,7 +177,7 @@ static int spawn(const struct pager_opts *opts)
 	if (n != sizeof(err))
 		return 0;
 	waitpid(run.pid, NULL, 0);
-	pager_say("%s: %s", opts->argv[0], strerror(err));
+	pager_say("%s: %s (does it run without vswap?)", opts->argv[0], strerror(err));
 	return err == ENOENT ? PROGRAM_NOT_FOUND : PROGRAM_CANNOT_RUN;
 }
 
@@ -427,7 +427,7 @@ static void print_reports(const struct pager_opts *opts, int status)
 	struct pager_stat *st = malloc(sizeof(*st));
 
 	if (!st) {
-		pager_say("report: %s", strerror(ENOMEM));
+		pager_say("report: %s (free some memory)", strerror(ENOMEM));
 		return;
 	}
 	pager_snapshot(st);
@@ -437,7 +437,7 @@ static void print_reports(const struct pager_opts *opts, int status)
 		report_text(stderr, st);
 	/* The caller looks after the file. */
 	if (opts->stats && report_json(opts->stats, st) == -ENOMEM)
-		pager_say("--stats: %s", strerror(ENOMEM));
+		pager_say("--stats: %s (free some memory)", strerror(ENOMEM));
 	free(st);
 }
 
@@ -515,7 +515,7 @@ static int run_own(const struct pager_opts *opts, int sigfd)
 		return EXIT_VSWAP;
 	run.job = job_create(group_root());
 	if (!run.job) {
-		pager_say("socket: %s", strerror(errno));
+		pager_say("socket: %s (raise ulimit -n)", strerror(errno));
 		return EXIT_VSWAP;
 	}
 	run.socket = run.job->name;
@@ -554,12 +554,12 @@ int pager_run(const struct pager_opts *opts)
 	int sigfd = block_signals(), ret;
 
 	if (sigfd < 0) {
-		pager_say("signalfd: %s", strerror(errno));
+		pager_say("signalfd: %s (raise ulimit -n)", strerror(errno));
 		return EXIT_VSWAP;
 	}
 	restore_environment();
 	if (getrlimit(RLIMIT_NOFILE, &run.files)) {
-		pager_say("RLIMIT_NOFILE: %s", strerror(errno));
+		pager_say("RLIMIT_NOFILE: %s (let getrlimit(2) be called)", strerror(errno));
 		return EXIT_VSWAP;
 	}
 	if (opts->join)

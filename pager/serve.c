@@ -197,7 +197,7 @@ int pager_serve(const struct pager_opts *opts)
 	int sigfd = block_signals(), err, ret = EXIT_VSWAP;
 
 	if (sigfd < 0) {
-		pager_say("signalfd: %s", strerror(errno));
+		pager_say("signalfd: %s (raise ulimit -n)", strerror(errno));
 		return EXIT_VSWAP;
 	}
 	if (!space_open(opts)) {

@@ -127,7 +127,7 @@ int space_open(const struct pager_opts *opts)
 	}
 	pager.space = swap_space_create(&conf);
 	if (IS_ERR(pager.space)) {
-		pager_say("swap space: %s", strerror(-PTR_ERR(pager.space)));
+		pager_say("swap space: %s (free some memory)", strerror(-PTR_ERR(pager.space)));
 		return -1;
 	}
 	/* Batches take part of the frames and as much staging; small budgets get small ones. */
@@ -135,7 +135,8 @@ int space_open(const struct pager_opts *opts)
 	pager.ra_max = nr_frames / 16 < 64 ? nr_frames / 16 : 64;
 	ret = frames_init(nr_frames);
 	if (ret) {
-		pager_say("memory for the swap cache: %s", strerror(-ret));
+		pager_say("memory for the swap cache: %s (free some, or raise ulimit -v)",
+			  strerror(-ret));
 		return -1;
 	}
 	space.frames = true;
