@@ -216,7 +216,7 @@ static int change(const char *op, char **word, int nr, bool keys)
 int cli_group(int argc, char **argv)
 {
 	const char *verb;
-	bool json = false;
+	bool json = false, set;
 	int c;
 
 	opterr = 0;
@@ -241,11 +241,13 @@ int cli_group(int argc, char **argv)
 					 argv[2]);
 		return list(argc > 1 ? argv[1] : NULL, json);
 	}
-	if (!strcmp(verb, "set"))
-		return change("group-set", argv + 1, argc - 1, true);
-	if (!strcmp(verb, "rm"))
-		return change("group-rm", argv + 1, argc - 1, false);
 	if (!argc)
 		return cli_error(CLI_FAILED, "group: ls, set or rm? (vswap group --help)");
-	return cli_error(CLI_FAILED, "group %s: no such command (there are ls, set and rm)", verb);
+	set = !strcmp(verb, "set");
+	if (!set && strcmp(verb, "rm"))
+		return cli_error(CLI_FAILED, "group %s: no such command (there are ls, set and rm)",
+				 verb);
+	if (json)
+		return cli_error(CLI_FAILED, "--json: not with group %s (only with ls)", verb);
+	return change(set ? "group-set" : "group-rm", argv + 1, argc - 1, set);
 }

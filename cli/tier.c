@@ -31,7 +31,7 @@ const char cli_tier_help[] =
 	"         refused when the rest has no room.  Ctrl-C ends it: TIER stays, nothing\n"
 	"         is lost.  TIER is a path as ls shows it, or the last part of one\n"
 	"\n"
-	"  -j, --json  print JSON\n"
+	"  -j, --json  ls: print JSON\n"
 	"  -h, --help  print this\n";
 
 /* clang-format off */

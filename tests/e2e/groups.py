@@ -426,6 +426,8 @@ def bad_input(t):
     refused(t, space.command("rm", space.name, "g"), "there is none")
     refused(t, space.command("paint"), "paint", "no such command")
     refused(t, space.command(), "ls, set or rm?")
+    refused(t, space.command("set", "--json", space.name, "g"), "--json", "only with ls")
+    refused(t, space.command("rm", "--json", space.name, "g"), "--json", "only with ls")
     t.check(list(space.groups()) == ["/"], f"something was made: {space.groups()}")
     refused(t, t.run(space.argv("g", "true")), "there is none")
     refused(t, t.run(t.vswap_run("--space", "no-such-space", "--", "true")), "no such space")
