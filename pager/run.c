@@ -332,12 +332,13 @@ static void pass_signals_on(int sigfd)
 
 /*
  * Wait for the agent's call; the program does not reach main() before it was
- * answered.  0: it is a client.  1: the program ended first.  -1: it cannot be
- * one, and was killed.
+ * answered.  0: it is a client.  1: the program ended first.  Else it cannot be
+ * one, and was killed: the exit status vswap shall have, negative.
  */
 static int await_agent(const struct pager_opts *opts, int sigfd, int *status)
 {
 	uint64_t deadline = now_ns() + AGENT_NS;
+	int ret = -EXIT_VSWAP;
 
 	for (;;) {
 		int seen = turn(sigfd, 100);
@@ -358,12 +359,13 @@ static int await_agent(const struct pager_opts *opts, int sigfd, int *status)
 			pager_say("%s: does not load the agent (is it a static program, or does it "
 				  "change who it runs as?)",
 				  opts->argv[0]);
+			ret = -PROGRAM_CANNOT_RUN;
 			break;
 		}
 	}
 	kill(run.pid, SIGKILL);
 	waitpid(run.pid, status, 0);
-	return -1;
+	return ret;
 }
 
 /*
@@ -486,7 +488,7 @@ static int run_joined(const struct pager_opts *opts, int sigfd)
 	drop_inherited_files();
 	ret = await_agent(opts, sigfd, &status);
 	if (ret < 0)
-		return EXIT_VSWAP;
+		return -ret;
 	if (!ret)
 		status = follow_server(opts, sigfd);
 	return exit_status(status);
@@ -531,7 +533,7 @@ static int run_own(const struct pager_opts *opts, int sigfd)
 	if (space_start()) {
 		kill(run.pid, SIGKILL);
 		waitpid(run.pid, &status, 0);
-		ret = -1;
+		ret = -EXIT_VSWAP;
 	} else {
 		ret = await_agent(opts, sigfd, &status);
 	}
@@ -541,7 +543,7 @@ static int run_own(const struct pager_opts *opts, int sigfd)
 	}
 	space_stop();
 	if (ret < 0)
-		return EXIT_VSWAP;
+		return -ret;
 	if (left_dump(status))
 		coredump_say(run.job);
 	ret = exit_status(status);

@@ -757,6 +757,22 @@ def bad_static(t):
     refused(t, 126, under(t, t.prog("static-true")), "static")
 
 
+@case("bad/agent", waits=True)
+def bad_agent(t):
+    """A program that turns out not to load the agent is ended: it cannot be run under vswap."""
+    t.need_userfaultfd()
+    os.mkdir(t.path("cli"))
+    os.mkdir(t.path("agent"))
+    shutil.copy(t.vswap, t.path("cli"))
+    # The loader says so, and goes on without.
+    with open(t.path("agent/vswap-agent.so"), "w"):
+        os.chmod(t.path("agent/vswap-agent.so"), 0o755)
+    run = t.run([t.path("cli/vswap"), "run", "--ram", "64M", "--", "sleep", "30"])
+    t.check(run.status == 126 and run.seconds < 20, f"status {run.status}, not 126", run)
+    t.check(run.err.splitlines()[-1].startswith(b"vswap: sleep: does not load the agent ("),
+            "not told", run)
+
+
 @case("bad/setuid")
 def bad_setuid(t):
     t.need_userfaultfd()
