@@ -28,9 +28,9 @@ const char cli_serve_help[] =
 	"  -c, --compressor NAME  as for vswap run\n"
 	"  -h, --help             print this\n"
 	"\n"
-	"It runs in the foreground and prints a line when it is ready.  On SIGTERM or\n"
-	"SIGINT (Ctrl-C) nobody may join any more, and it ends with the last program in\n"
-	"it; a second one kills those that run.\n";
+	"It runs in the foreground and prints a line when it is ready.  On SIGTERM,\n"
+	"SIGINT (Ctrl-C), SIGHUP or SIGQUIT nobody may join any more, and it ends with the\n"
+	"last program in it; a second one kills those that run.\n";
 
 /* clang-format off */
 static const struct option options[] = {

@@ -46,9 +46,9 @@ struct pager_opts {
 int pager_run(const struct pager_opts *opts);
 
 /*
- * Keep a space others join, until SIGTERM or SIGINT and the end of the last
- * program in it; a second signal kills those there are.  Returns the exit
- * status: 0, or 125 with one line on stderr.
+ * Keep a space others join, until SIGTERM, SIGINT, SIGHUP or SIGQUIT and the end
+ * of the last program in it; a second signal kills those there are.  Returns the
+ * exit status: 0, or 125 with one line on stderr.
  */
 int pager_serve(const struct pager_opts *opts);
 

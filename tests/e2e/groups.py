@@ -173,8 +173,8 @@ def serve_ends(t):
 
     space = Space(t)
     live, _ = space.hold(None, t.size(2))
-    for _ in range(2):
-        os.kill(space.pid, signal.SIGTERM)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        os.kill(space.pid, number)
         time.sleep(0.3)
     run = live.finish()
     t.check(run.status == 137 and b"space was ended" in run.err, "not killed", run)
