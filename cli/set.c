@@ -22,7 +22,9 @@ const char cli_set_help[] =
 	"\n"
 	"  ram=SIZE         memory for the programs and all that vswap keeps for them, as\n"
 	"                   --ram of vswap run; a smaller limit is reached by reclaiming\n"
-	"                   first, and if that cannot be the old one stays\n"
+	"                   first, and if that cannot be the old one stays.  A percentage\n"
+	"                   is of the machine's memory, or of that of the cgroup this\n"
+	"                   command runs in, which may not be the space's\n"
 	"  compressor=NAME  lz4, zstd or none, for what is swapped out from now on\n"
 	"\n"
 	"  -h, --help  print this\n";

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -13,6 +14,7 @@ import time
 from harness import MIB, Failed, Skipped, case, is_alive, wait_until
 
 SH = "/bin/sh"
+MANUAL = os.path.join(os.path.dirname(__file__), "../../man/vswap.1")
 LIBM = [os.path.join(d, "libm.so.6") for d in ("/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64")]
 
 
@@ -453,6 +455,12 @@ def stats(t):
     t.check(len(st["tiers"]) == 1 and st["tiers"][0]["bytes_written"] >= st["pswpout"] * 2048,
             f"tier {st['tiers']}, pswpout {st['pswpout']}")
     t.check(st["slots_peak"] >= st["slots_used"], "slots")
+    with open(MANUAL) as f:
+        told = f.read().partition(".Sh STATISTICS")[2].partition(".Sh ENVIRONMENT")[0]
+    for name, value in st.items():
+        members = value if isinstance(value, dict) else ()
+        for word in (name, *members):
+            t.check(re.search(rf"\b{word}\b", told), f"{name}: the manual does not have {word}")
 
 
 @case("command/verbose")
