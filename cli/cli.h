@@ -54,17 +54,17 @@ struct pager_opts;
 
 /*
  * What run and serve take alike; each returns 0 or an exit status after an error
- * line.  --ram, or the default when @text is NULL; --tier PATH[,size=SIZE][,prio=N],
- * see cli_parse_tier(); --compressor.
+ * line.  --ram, or the default when @text is NULL; --tier, see cli_parse_tier();
+ * --compressor.
  */
 int cli_ram(const char *text, uint64_t *ram);
 int cli_add_tier(char *text, struct pager_opts *opts);
 int cli_compressor(const char *name);
 
 /*
- * PATH[,size=SIZE][,prio=N], cut up in place, to @tier; its prio stays as it is
- * when none is given.  Errors begin with @what.  Returns 0 or an exit status after
- * an error line.
+ * PATH[,size=SIZE][,prio=N][,timeout=SECONDS], cut up in place, to @tier; its prio
+ * stays as it is when none is given.  Errors begin with @what.  Returns 0 or an exit
+ * status after an error line.
  */
 int cli_parse_tier(const char *what, char *text, struct pager_tier_opt *tier);
 

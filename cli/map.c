@@ -59,7 +59,7 @@ static void make_title(struct link *link, char *buf, size_t len)
 	json_object_put(answer);
 }
 
-/* The whole picture or none: what was in the file stays until it is done. */
+/* It is drawn before the file is opened: what cannot be drawn costs no older picture. */
 static int save(struct json_object *map, const char *title, const char *path)
 {
 	char *text = NULL;
