@@ -75,8 +75,6 @@ static int add_size(struct json_object *request, const char *key, const char *te
 		why = size_parse(text, mem.limit, &bytes);
 		if (why)
 			return cli_error(CLI_FAILED, "%s=%s: %s", key, text, why);
-		if (bytes > INT64_MAX)
-			bytes = INT64_MAX;
 	}
 	return add(request, key, json_object_new_uint64(bytes));
 }

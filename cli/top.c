@@ -319,7 +319,7 @@ static void show_groups(void)
 		else
 			snprintf(most, sizeof(most), "max");
 		print_row(A_NORMAL, "%-24.24s %8" PRIu64 " %8s %8s %8s %9" PRIu64 " %10" PRIu64,
-			  *name ? name : "(all)", snapshot_number(g, NULL, "programs"),
+			  name, snapshot_number(g, NULL, "programs"),
 			  size_format(ram, snapshot_number(g, NULL, "ram_bytes")), most,
 			  size_format(peak, snapshot_number(g, NULL, "ram_bytes_peak")),
 			  before ? rate(snapshot_number(g, NULL, "faults"),
