@@ -35,6 +35,7 @@
 #include "../pager/program.h"
 #include "../pager/size.h"
 #include "../tier/file.h"
+#include "space.h"
 
 /* Descriptors vswap may need: tiers, rings, userfaultfds, sockets. */
 #define MIN_NOFILE 256
@@ -514,7 +515,7 @@ static bool add_finding(struct json_object *array, const char *name, const struc
 	       (f->verdict == OK || !json_add_text(obj, "advice", f->advice));
 }
 
-static bool print_json(const struct finding *findings, bool works)
+static bool print_findings(const struct finding *findings, bool works)
 {
 	struct json_object *root = json_object_new_object(), *array;
 	unsigned int i;
@@ -527,9 +528,7 @@ static bool print_json(const struct finding *findings, bool works)
 	for (i = 0; good && i < NR_CHECKS; i++)
 		good = add_finding(array, checks[i].name, &findings[i]);
 	if (good)
-		puts(json_object_to_json_string_ext(root, JSON_C_TO_STRING_PRETTY |
-								  JSON_C_TO_STRING_SPACED |
-								  JSON_C_TO_STRING_NOSLASHESCAPE));
+		print_json(root, false);
 	json_object_put(root);
 	return good;
 }
@@ -565,7 +564,7 @@ int cli_doctor(int argc, char **argv)
 	}
 	if (!json)
 		print_text(findings, works);
-	else if (!print_json(findings, works))
+	else if (!print_findings(findings, works))
 		return cli_error(CLI_FAILED, "doctor: out of memory (free some)");
 	return works ? 0 : 1;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../pager/json.h"
 #include "../pager/machine.h"
 #include "../pager/size.h"
 #include "space.h"
@@ -53,15 +54,6 @@ static int no_memory(void)
 	return cli_error(CLI_FAILED, "group: out of memory (free some)");
 }
 
-static int add(struct json_object *request, const char *key, struct json_object *value)
-{
-	if (!request || !value || json_object_object_add(request, key, value)) {
-		json_object_put(value);
-		return no_memory();
-	}
-	return 0;
-}
-
 /* A limit of a size; 0 or an exit status. */
 static int add_size(struct json_object *request, const char *key, const char *text)
 {
@@ -76,7 +68,7 @@ static int add_size(struct json_object *request, const char *key, const char *te
 		if (why)
 			return cli_error(CLI_FAILED, "%s=%s: %s", key, text, why);
 	}
-	return add(request, key, json_object_new_uint64(bytes));
+	return json_add_u64(request, key, bytes) ? no_memory() : 0;
 }
 
 static int add_key(struct json_object *request, char *word)
@@ -87,17 +79,15 @@ static int add_key(struct json_object *request, char *word)
 	if (!strcmp(word, "ram") || !strcmp(word, "pool") || !strcmp(word, "swap"))
 		return add_size(request, word, value);
 	if (!strcmp(word, "mode"))
-		return add(request, word, json_object_new_string(value));
+		return json_add_text(request, word, value) ? no_memory() : 0;
 	if (!strcmp(word, "tiers")) {
 		struct json_object *list = json_object_new_array();
+		int err = json_add(request, word, list);
 		char *name;
 
-		while (list && (name = strsep(&value, ",")))
-			if (json_object_array_add(list, json_object_new_string(name))) {
-				json_object_put(list);
-				list = NULL;
-			}
-		return add(request, word, list);
+		while (!err && (name = strsep(&value, ",")))
+			err = json_append(list, json_text(name));
+		return err ? no_memory() : 0;
 	}
 	return cli_error(CLI_FAILED, "%s=%s: unknown (vswap group --help lists what there is)",
 			 word, value);
@@ -168,9 +158,7 @@ static int list(const char *space, bool json)
 	    !json_object_is_type(groups, json_type_array))
 		status = answer_not_understood("group ls");
 	else if (json)
-		puts(json_object_to_json_string_ext(
-			groups, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-					JSON_C_TO_STRING_NOSLASHESCAPE));
+		print_json(groups, false);
 	else
 		print_groups(groups);
 	json_object_put(answer);
@@ -182,7 +170,7 @@ static int change(const char *op, char **word, int nr, bool keys)
 {
 	struct json_object *request;
 	const char *space = NULL;
-	int names = 0, status;
+	int names = 0, status = 0;
 
 	while (names < nr && !strchr(word[names], '='))
 		names++;
@@ -196,7 +184,8 @@ static int change(const char *op, char **word, int nr, bool keys)
 	if (names == 2)
 		space = word[0];
 	request = link_request(op);
-	status = add(request, "group", json_object_new_string(word[names - 1]));
+	if (!request || json_add_text(request, "group", word[names - 1]))
+		status = no_memory();
 	for (; !status && names < nr; names++) {
 		if (strchr(word[names], '='))
 			status = add_key(request, word[names]);

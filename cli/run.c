@@ -249,8 +249,10 @@ static int ask_to_join(const char *space, const char *group, char join[JOB_NAME]
 	if (status)
 		return status;
 	request = link_request("join");
-	if (group && request)
-		json_object_object_add(request, "group", json_object_new_string(group));
+	if (group && request && json_add_text(request, "group", group)) {
+		json_object_put(request);
+		request = NULL;
+	}
 	status = link_ask(&link, request, NULL, &answer);
 	link_close(&link);
 	if (status)

@@ -538,6 +538,18 @@ void snapshot_program(struct json_object *snapshot, char *buf, size_t len)
 	buf[i] = '\0';
 }
 
+static bool is_true(struct json_object *obj, const char *name)
+{
+	struct json_object *value;
+
+	return json_object_object_get_ex(obj, name, &value) && json_object_get_boolean(value);
+}
+
+const char *tier_state(struct json_object *tier)
+{
+	return is_true(tier, "failed") ? "failed" : is_true(tier, "full") ? "full" : "";
+}
+
 void print_json(struct json_object *value, bool one_line)
 {
 	int flags = JSON_C_TO_STRING_NOSLASHESCAPE;

@@ -88,6 +88,8 @@ uint64_t snapshot_number(struct json_object *snapshot, const char *group, const 
 void snapshot_program(struct json_object *snapshot, char *buf, size_t len);
 /* Member @name, or NULL when it is missing or no string. */
 const char *snapshot_text(struct json_object *snapshot, const char *name);
+/* What is to be said of a tier: "failed", "full" or "". */
+const char *tier_state(struct json_object *tier);
 
 /* On stdout. */
 void print_json(struct json_object *value, bool one_line);

@@ -42,17 +42,6 @@ static const struct option options[] = {
 };
 /* clang-format on */
 
-static const char *state_of(struct json_object *tier)
-{
-	struct json_object *value;
-
-	if (json_object_object_get_ex(tier, "failed", &value) && json_object_get_boolean(value))
-		return "failed";
-	if (json_object_object_get_ex(tier, "full", &value) && json_object_get_boolean(value))
-		return "full";
-	return "";
-}
-
 static int tier_ls(struct link *link, bool json)
 {
 	char size[SIZE_TEXT], used[SIZE_TEXT], in[SIZE_TEXT], out[SIZE_TEXT];
@@ -78,7 +67,7 @@ static int tier_ls(struct link *link, bool json)
 		for (i = 0; i < json_object_array_length(tiers); i++) {
 			tier = json_object_array_get_idx(tiers, i);
 			name = snapshot_text(tier, "name");
-			state = state_of(tier);
+			state = tier_state(tier);
 			json_object_object_get_ex(tier, "prio", &prio);
 			printf("%-32s %6d %8s %8s %8s %8s%s%s\n", name ? name : "?",
 			       json_object_get_int(prio),

@@ -230,13 +230,6 @@ static struct json_object *find(struct json_object *list, const char *key, const
 	return NULL;
 }
 
-static bool is_true(struct json_object *obj, const char *name)
-{
-	struct json_object *value;
-
-	return json_object_object_get_ex(obj, name, &value) && json_object_get_boolean(value);
-}
-
 /* The end of @name that fits behind the numbers: there paths differ. */
 static const char *tail(const char *name, size_t taken)
 {
@@ -254,26 +247,22 @@ static void show_tier(struct json_object *tier, struct json_object *before)
 {
 	char graph[BAR_COLUMNS + 1], used[SIZE_TEXT], size[SIZE_TEXT], in[SIZE_TEXT],
 		out[SIZE_TEXT];
-	const char *name = snapshot_text(tier, "name"), *state = "";
+	const char *name = snapshot_text(tier, "name"), *state = tier_state(tier);
 	uint64_t bytes = snapshot_number(tier, NULL, "used_bytes");
 	uint64_t all = snapshot_number(tier, NULL, "size_bytes"), written = 0, read = 0;
 	char line[128];
 	int n;
 
-	if (is_true(tier, "failed"))
-		state = "failed ";
-	else if (is_true(tier, "full"))
-		state = "full ";
 	if (before) {
 		written = rate(snapshot_number(tier, NULL, "bytes_written"),
 			       snapshot_number(before, NULL, "bytes_written"));
 		read = rate(snapshot_number(tier, NULL, "bytes_read"),
 			    snapshot_number(before, NULL, "bytes_read"));
 	}
-	n = snprintf(line, sizeof(line), "[%s] %7s %7s %9s %9s  %s", bar(graph, bytes, all),
+	n = snprintf(line, sizeof(line), "[%s] %7s %7s %9s %9s  %s%s", bar(graph, bytes, all),
 		     size_format(used, bytes), size_format(size, all), size_format(out, written),
-		     size_format(in, read), state);
-	print_row(is_true(tier, "failed") ? A_STANDOUT : A_NORMAL, "%s%s", line,
+		     size_format(in, read), state, *state ? " " : "");
+	print_row(!strcmp(state, "failed") ? A_STANDOUT : A_NORMAL, "%s%s", line,
 		  tail(name ? name : "?", n));
 }
 

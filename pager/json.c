@@ -87,10 +87,15 @@ int json_add_bool(struct json_object *obj, const char *name, bool value)
 	return json_add(obj, name, json_object_new_boolean(value));
 }
 
-int json_add_text(struct json_object *obj, const char *name, const char *text)
+struct json_object *json_text(const char *text)
 {
 	char buf[TEXT_MAX];
 
 	json_to_text(buf, sizeof(buf), text);
-	return json_add(obj, name, json_object_new_string(buf));
+	return json_object_new_string(buf);
+}
+
+int json_add_text(struct json_object *obj, const char *name, const char *text)
+{
+	return json_add(obj, name, json_text(text));
 }

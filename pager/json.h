@@ -16,7 +16,8 @@ int json_add(struct json_object *obj, const char *name, struct json_object *valu
 int json_append(struct json_object *array, struct json_object *value);
 int json_add_u64(struct json_object *obj, const char *name, uint64_t value);
 int json_add_bool(struct json_object *obj, const char *name, bool value);
-/* What is not text in @text becomes '?'. */
+/* A string; what is not text in @text becomes '?'.  NULL: no memory. */
+struct json_object *json_text(const char *text);
 int json_add_text(struct json_object *obj, const char *name, const char *text);
 
 /*

@@ -412,7 +412,7 @@ def tier_gone(t):
 @case("groups/bad-input")
 def bad_input(t):
     space = Space(t)
-    for name in ("..", "a/../b", "/a", "a/", "a//b", ".a", "a b", "a\n", "x" * 128, "ä",
+    for name in ("..", "a/../b", "/a", "a/", "a//b", ".a", "a b", "a\n", "x" * 128, "ä", "\udcff",
                  "/".join("abcdefghi")):
         refused(t, space.command("set", space.name, name, "ram=64M"), "group")
         refused(t, t.run(space.argv(name, "true")), "group")
