@@ -484,7 +484,8 @@ def join(space):
     space.t.check(reply["ok"], f"join: {reply}")
     sock.close()
     run = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    name, key = reply["socket"].split(":")
+    # Behind another colon mostly a path, for who does not see the name.
+    name, key = reply["socket"].split(":")[:2]
     run.connect("\0" + name)
     run.send(struct.pack("I900s", 6, key.encode()))
     return run, "\0" + name
