@@ -4,7 +4,6 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
-#include <glob.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,22 +21,6 @@
 #define ANSWER_MAX   (64u << 20) /* bytes; far above any honest answer */
 
 /* ---- one connection ---------------------------------------------------- */
-
-/* Socket @name of @dir is left over, and so are those for agents of who had it. */
-static void remove_left(const char *dir, const char *name)
-{
-	char path[PATH_MAX];
-	glob_t left;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	unlink(path);
-	snprintf(path, sizeof(path), "%s/%s.*", dir, name);
-	if (glob(path, 0, NULL, &left))
-		return;
-	for (size_t i = 0; i < left.gl_pathc; i++)
-		unlink(left.gl_pathv[i]);
-	globfree(&left);
-}
 
 /* Connect to socket @name of @dir; one that is left over is removed.  0 or -errno. */
 static int link_connect(struct link *link, const char *dir, const char *name)
@@ -58,7 +41,7 @@ static int link_connect(struct link *link, const char *dir, const char *name)
 	    connect(link->fd, (struct sockaddr *)&addr, sizeof(addr))) {
 		err = -errno;
 		if (err == -ECONNREFUSED)
-			remove_left(dir, name);
+			unlink(addr.sun_path);
 		link_close(link);
 		return err;
 	}
@@ -355,6 +338,7 @@ int spaces_find(struct space_list *list)
 {
 	char dir[PATH_MAX];
 	struct json_object *snapshot;
+	struct link link;
 	struct dirent *entry;
 	struct space *more;
 	unsigned int nr = 0;
@@ -372,6 +356,10 @@ int spaces_find(struct space_list *list)
 		return cli_error(CLI_FAILED, "%s: %s (check the directory)", dir, strerror(errno));
 	while ((entry = readdir(d))) {
 		pid = parse_pid(entry->d_name);
+		/* A name for agents: trying it does nothing to it, but that it goes if it is left over. */
+		if (!pid && isdigit((unsigned char)*entry->d_name) &&
+		    !link_connect(&link, dir, entry->d_name))
+			link_close(&link);
 		if (!pid)
 			continue;
 		snapshot = snapshot_of(dir, entry->d_name, &silent);

@@ -293,13 +293,6 @@ void ranges_remove(struct client *c, uint64_t start, uint64_t end);
 struct range *range_from(struct client *c, uint64_t addr);
 
 /*
- * Is [start, end) one mapping, and registered with @uffd?  UFFDIO_REGISTER takes a range with
- * holes, and what is mapped into one later would be ours by the list alone: taken out of
- * the program, and zeros when it is touched.  UFFDIO_COPY does not; from an address that
- * cannot be read it copies nothing, and says whether it would have.
- */
-bool is_registered(int uffd, uint64_t start, uint64_t end);
-/*
  * Register what is there by now and not registered: heap, anonymous mappings,
  * stacks.  Takes the state lock itself.  Returns bytes newly registered.
  */
@@ -333,8 +326,8 @@ bool clients_lost(struct job *job);
  */
 bool event_follow(struct client *c);
 /*
- * @c is dead, and children it had are not: follow the forks among the events.  State lock
- * held.
+ * @c is dead, and children it had are not: follow the forks among the events, and what came
+ * before them.  State lock held.
  */
 void event_follow_forks(struct client *c);
 /*
@@ -388,14 +381,20 @@ static inline bool event_stashed(const struct client *c)
  */
 bool event_unfollowed(const struct client *c);
 /*
- * If a fork is among the events, or under way, read what may have come before it.  State lock
- * held, which is let go in between, and the gate exclusively.
+ * If a fork is among the events, or under way, read what may have come before it.  Returns
+ * whether the order matters then.  State lock held, which is let go in between, and the
+ * gate exclusively.
  */
-void event_gather(struct client *c);
-/* Take out the event to be followed next; false: there is none.  State lock held. */
+bool event_gather(struct client *c);
+/*
+ * Take out the event to be followed next; false: there is none.  State lock held, and no batch
+ * under way if the order matters.
+ */
 bool event_next(struct client *c, struct uffd_msg *msg);
-/* Take out the first that is such an event; false: there is none.  State lock held. */
-bool event_unstash(struct client *c, unsigned int event, struct uffd_msg *msg);
+/* Is a fork among them?  State lock held. */
+bool event_has_fork(const struct client *c);
+/* Take out the first fault; false: there is none.  State lock held. */
+bool event_unstash_fault(struct client *c, struct uffd_msg *msg);
 
 /* ---- evict.c -------------------------------------------------------- */
 

@@ -69,7 +69,7 @@ void control_stop(void);
  * The directory sockets live in, as this user sees it: /run/vswap for root,
  * else $XDG_RUNTIME_DIR/vswap, else /tmp/vswap-UID.  Names in it are process
  * numbers of supervisors; a name with a leading dot is not ready yet, and one with
- * a dot and a number behind is for agents.  A socket that refuses a connection is left
+ * a dot and more behind is for agents.  A socket that refuses a connection is left
  * over and may be removed.
  * Returns 0 or -ENAMETOOLONG.
  */

@@ -224,7 +224,7 @@ static void moved_into_drop(struct client *c, uint64_t to, uint64_t end)
 		to = c->unsure.start;
 	if (end > c->unsure.end)
 		end = c->unsure.end;
-	if (to < end && !all_there(c, to, end))
+	if (to < end && !client_is_dead(c) && !all_there(c, to, end))
 		event_drop_race(c, to, end);
 }
 
@@ -487,7 +487,9 @@ bool event_follow(struct client *c)
 	struct uffd_msg msg;
 	bool any = false;
 
-	event_gather(c);
+	/* What a batch has taken is to be an entry when the order is looked for. */
+	if (event_gather(c))
+		wait_for_batch(c, 0, ~0ULL);
 	while (event_next(c, &msg)) {
 		follow(c, &msg);
 		any = true;
@@ -501,6 +503,6 @@ void event_follow_forks(struct client *c)
 {
 	struct uffd_msg msg;
 
-	while (event_unstash(c, UFFD_EVENT_FORK, &msg))
+	while (event_has_fork(c) && event_next(c, &msg))
 		follow(c, &msg);
 }

@@ -896,7 +896,7 @@ static bool read_one(struct server *sv, struct client *c)
 		if (fault)
 			event_stash(c, &msg);
 		followed = event_follow(c);
-		fault = event_unstash(c, UFFD_EVENT_PAGEFAULT, &msg);
+		fault = event_unstash_fault(c, &msg);
 		pthread_mutex_unlock(&c->state);
 	}
 	client_ungate(c, GATE_TO_READ);

@@ -61,8 +61,7 @@ static int listen_at(const struct sockaddr_un *addr, unsigned int len)
 
 static int listen_for_agents(struct job *job)
 {
-	static unsigned int made; /* atomic */
-	unsigned long long secret[4];
+	unsigned long long secret[5];
 	char dir[sizeof(job->where.path.sun_path)];
 	int len;
 
@@ -71,10 +70,13 @@ static int listen_for_agents(struct job *job)
 	/* Every user may read the names of all sockets, so the key is not part of it. */
 	len = snprintf(job->name, sizeof(job->name), "vswap-%d-%016llx%016llx:%016llx%016llx",
 		       getpid(), secret[0], secret[1], secret[2], secret[3]);
-	/* Without a path it is as well, but for other network namespaces. */
-	if (!control_make_dir(dir, sizeof(dir)))
-		snprintf(job->name + len, sizeof(job->name) - len, ":%s/%d.%u", dir, getpid(),
-			 __atomic_fetch_add(&made, 1, __ATOMIC_RELAXED));
+	/*
+	 * Without a path it is as well, but for other network namespaces.  In another of processes
+	 * another vswap has our number.  The agents' shells quote it.
+	 */
+	if (!control_make_dir(dir, sizeof(dir)) && !strchr(dir, '\''))
+		snprintf(job->name + len, sizeof(job->name) - len, ":%s/%d.%016llx", dir, getpid(),
+			 secret[4]);
 	if (!wire_where(job->name, &job->where)) {
 		job->name[len] = 0;
 		wire_where(job->name, &job->where);
@@ -82,11 +84,8 @@ static int listen_for_agents(struct job *job)
 	job->listener = listen_at(&job->where.name, job->where.name_len);
 	if (job->listener < 0)
 		return job->listener;
-	if (!job->where.path_len)
-		return 0;
-	/* Of a dead process that had our number. */
-	unlink(job->where.path.sun_path);
-	job->beside = listen_at(&job->where.path, job->where.path_len);
+	if (job->where.path_len)
+		job->beside = listen_at(&job->where.path, job->where.path_len);
 	return 0;
 }
 

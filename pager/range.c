@@ -24,7 +24,7 @@
 #include "thread.h"
 
 #define MAX_NEIGHBOURS 256
-#define LIST_NS	       1000000L
+#define LIST_NS	       200000L
 #define PROTECT_TRIES  20
 #define PROTECT_US     50
 #define REGISTER_TRIES 3
@@ -155,11 +155,17 @@ static void protect_zeros(struct client *c, uint64_t start, uint64_t end)
 	}
 }
 
-bool is_registered(int uffd, uint64_t start, uint64_t end)
+/*
+ * Is [start, end) one mapping, and registered?  UFFDIO_REGISTER takes a range with
+ * holes, and what is mapped into one later would be ours by the list alone: taken
+ * out of the program, and zeros when it is touched.  UFFDIO_COPY does not; from an
+ * address that cannot be read it copies nothing, and says whether it would have.
+ */
+static bool is_registered(struct client *c, uint64_t start, uint64_t end)
 {
 	struct uffdio_copy probe = { .dst = start, .len = end - start };
 
-	return ioctl(uffd, UFFDIO_COPY, &probe) && (errno == EEXIST || errno == EFAULT);
+	return ioctl(c->uffd, UFFDIO_COPY, &probe) && (errno == EEXIST || errno == EFAULT);
 }
 
 static bool do_register(int uffd, uint64_t start, uint64_t end)
@@ -186,8 +192,7 @@ static uint64_t list_registered(struct client *c, uint64_t start, uint64_t end)
 	if (gate_lock(c->gate, GATE_TO_COPY, LIST_NS) != GATE_ENTERED)
 		return 0;
 	pthread_mutex_lock(&c->state);
-	ok = !event_unfollowed(c) && is_registered(c->uffd, start, end) &&
-	     !ranges_add(c, start, end);
+	ok = !event_unfollowed(c) && is_registered(c, start, end) && !ranges_add(c, start, end);
 	if (ok)
 		event_all_told(c);
 	pthread_mutex_unlock(&c->state);

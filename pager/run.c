@@ -567,6 +567,8 @@ int pager_run(const struct pager_opts *opts)
 	if (opts->join)
 		return run_joined(opts, sigfd);
 	ret = run_own(opts, sigfd);
+	if (run.job)
+		job_close(run.job);
 	space_close();
 	return ret;
 }

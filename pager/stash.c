@@ -7,8 +7,6 @@
  * Of a fork the order matters: the child has what its parent had just then.  So beside
  * a fork all is read that may have come before it, and the child itself tells what did:
  * what is registered in it still was unmapped, or moved, later.
- *
- * MADV_DONTNEED drops pages after its event was read, so beside a fork either is right.
  */
 #include <errno.h>
 #include <sched.h>
@@ -21,9 +19,15 @@
 #include "job.h"
 #include "state.h"
 
-#define ORDER_NS     50000000ULL /* then a thread that was to queue one had its turn */
+#define ORDER_NS     20000000ULL /* then a thread that was to queue one had its turn */
 #define ORDER_YIELDS 16
 #define ORDER_US     50
+#define FORKING	     reserved3 /* of a message put by: when it was read, a fork was under way */
+
+static bool is_forking(const struct client *c)
+{
+	return __atomic_load_n(&c->shared->forking, __ATOMIC_ACQUIRE);
+}
 
 void event_stash(struct client *c, const struct uffd_msg *msg)
 {
@@ -39,6 +43,7 @@ void event_stash(struct client *c, const struct uffd_msg *msg)
 		c->max_stash = max;
 	}
 	c->stash[c->nr_stash] = *msg;
+	c->stash[c->nr_stash].FORKING = is_forking(c);
 	__atomic_store_n(&c->nr_stash, c->nr_stash + 1, __ATOMIC_RELAXED);
 }
 
@@ -70,10 +75,18 @@ bool event_unfollowed(const struct client *c)
 	return false;
 }
 
-bool event_unstash(struct client *c, unsigned int event, struct uffd_msg *msg)
+bool event_has_fork(const struct client *c)
 {
 	for (unsigned int i = 0; i < c->nr_stash; i++)
-		if (c->stash[i].event == event) {
+		if (c->stash[i].event == UFFD_EVENT_FORK)
+			return true;
+	return false;
+}
+
+bool event_unstash_fault(struct client *c, struct uffd_msg *msg)
+{
+	for (unsigned int i = 0; i < c->nr_stash; i++)
+		if (c->stash[i].event == UFFD_EVENT_PAGEFAULT) {
 			stash_remove(c, i, msg);
 			return true;
 		}
@@ -92,21 +105,34 @@ static bool is_remap_into(const struct uffd_msg *msg, uint64_t start, uint64_t e
 	       msg->arg.remap.to + msg->arg.remap.len > start;
 }
 
+/* Is the page at @addr registered with @child?  -1: it changes its own map, and cannot tell. */
+static int is_in(int child, uint64_t addr)
+{
+	struct uffdio_copy probe = { .dst = addr, .len = PAGE_SIZE_ };
+	int err = ioctl(child, UFFDIO_COPY, &probe) ? errno : 0;
+
+	return err == EAGAIN ? -1 : err == EFAULT || err == EEXIST;
+}
+
 /* Is the mremap() that event @i tells of, as far as it matters, older than fork @fork? */
 static bool moved_before(struct client *c, unsigned int i, unsigned int fork)
 {
 	const struct uffd_msg *msg = &c->stash[i];
 	uint64_t from = msg->arg.remap.from, end = from + msg->arg.remap.len, to, at;
-	int child = (int)c->stash[fork].arg.fork.ufd;
+	int child = (int)c->stash[fork].arg.fork.ufd, old, new;
 
 	at = vacated_next(&c->vacated, from, window_next(&c->win, from, end));
 	if (at == end)
 		return false;
-	if (!is_registered(child, at, at + PAGE_SIZE_))
+	to = msg->arg.remap.to + (at - from);
+	old = is_in(child, at);
+	new = is_in(child, to);
+	if (old < 0 || new < 0)
+		return i < fork;
+	if (!old)
 		return true;
 	/* It may have been left mapped: the new place tells, if nothing was there before. */
-	to = msg->arg.remap.to + (at - from);
-	if (!is_registered(child, to, to + PAGE_SIZE_))
+	if (!new)
 		return false;
 	/* What was there is unmapped first: then nothing tells but which of them was read first. */
 	for (unsigned int j = i; j-- > 0;)
@@ -120,9 +146,10 @@ static bool unmapped_before(struct client *c, unsigned int i, unsigned int fork)
 {
 	uint64_t start = c->stash[i].arg.remove.start, end = c->stash[i].arg.remove.end;
 	uint64_t at = window_next(&c->win, start, end);
+	int old = at < end ? is_in((int)c->stash[fork].arg.fork.ufd, at) : 1;
 
-	if (at < end && !is_registered((int)c->stash[fork].arg.fork.ufd, at, at + PAGE_SIZE_))
-		return true;
+	if (old <= 0)
+		return old ? i < fork : true;
 	/* Or is what is there by now what was moved to it then? */
 	for (unsigned int j = i + 1; j < c->nr_stash; j++)
 		if (is_remap_into(&c->stash[j], start, end))
@@ -132,18 +159,22 @@ static bool unmapped_before(struct client *c, unsigned int i, unsigned int fork)
 
 static bool came_before(struct client *c, unsigned int i, unsigned int fork)
 {
-	unsigned int event = c->stash[i].event;
+	const struct uffd_msg *msg = &c->stash[i];
 
-	return event == UFFD_EVENT_REMAP ? moved_before(c, i, fork) :
-					   event == UFFD_EVENT_UNMAP && unmapped_before(c, i, fork);
+	if (msg->event == UFFD_EVENT_PAGEFAULT || msg->event == UFFD_EVENT_FORK)
+		return false;
+	/* No fork was under way yet; and MADV_DONTNEED is posted before it does anything. */
+	if (!msg->FORKING || msg->event == UFFD_EVENT_REMOVE)
+		return i < fork;
+	return msg->event == UFFD_EVENT_REMAP ? moved_before(c, i, fork) :
+						unmapped_before(c, i, fork);
 }
 
 /* Is a fork among them, or may one come that is older than they are?  State lock held. */
 static bool order_matters(const struct client *c)
 {
-	bool forking = __atomic_load_n(&c->shared->forking, __ATOMIC_ACQUIRE);
+	bool forking = is_forking(c), change = false;
 	uint64_t end = 1ULL << 47;
-	bool change = false;
 
 	for (unsigned int i = 0; i < c->nr_stash; i++) {
 		unsigned int event = c->stash[i].event;
@@ -151,18 +182,18 @@ static bool order_matters(const struct client *c)
 		change |= event == UFFD_EVENT_FORK ||
 			  (forking && (event == UFFD_EVENT_UNMAP || event == UFFD_EVENT_REMAP));
 	}
-	return change && (window_next(&c->win, 0, end) < end || c->vacated.pages);
+	return change && (c->batch || c->vacated.pages || window_next(&c->win, 0, end) < end);
 }
 
-void event_gather(struct client *c)
+bool event_gather(struct client *c)
 {
 	uint64_t until = now_ns() + ORDER_NS;
 	unsigned int tries = 0;
 	struct uffd_msg msg;
 
 	if (!order_matters(c))
-		return;
-	while (now_ns() < until) {
+		return false;
+	while (now_ns() < until && !__atomic_load_n(&c->job->killed, __ATOMIC_RELAXED)) {
 		if (event_read(c, &msg)) {
 			event_stash(c, &msg);
 			continue;
@@ -170,12 +201,18 @@ void event_gather(struct client *c)
 		if (!client_map_changes(c))
 			break;
 		pthread_mutex_unlock(&c->state);
+		/* It may take long: others are to be listened to. */
+		if (tries == ORDER_YIELDS)
+			servers_blocked(c, true);
 		if (tries++ < ORDER_YIELDS)
 			sched_yield();
 		else
 			usleep(ORDER_US);
 		pthread_mutex_lock(&c->state);
 	}
+	if (tries > ORDER_YIELDS)
+		servers_blocked(c, false);
+	return true;
 }
 
 /* What comes before the fork at @i: how many, and in *first which is the next of them. */

@@ -20,7 +20,7 @@
 
 /* Far from where the kernel puts what is mapped anywhere. */
 #define PLACES	  ((char *)(1UL << 44))
-#define FORKS	  24
+#define FORKS	  10
 #define GROWTH	  (2UL << 20)
 #define LOOKED_AT 50000 /* us: what has grown is seen by vswap within */
 
