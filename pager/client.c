@@ -31,6 +31,7 @@
 #define GROWTH_BYTES	(512 << 10) /* the kernel counts what is resident to within some of that */
 #define LOOK_NS		20000000ULL
 #define MAX_LOST	64
+#define ANYWHERE	(1UL << 20)   /* to ask what holds for all of a client */
 #define FORK_NS		2000000000ULL /* one that is not followed by then has failed */
 
 #define TOO_MANY	"more processes than the %d that can be paged in one space"
@@ -460,22 +461,21 @@ void client_dead(struct client *c)
 	client_put(c);
 }
 
-/* What the kernel says to a copy.  It is from nowhere, so nothing changes. */
-static int try_copy(int uffd)
+int try_copy(int uffd, uint64_t start, uint64_t end)
 {
-	struct uffdio_copy probe = { .dst = 1UL << 20, .len = PAGE_SIZE_ };
+	struct uffdio_copy probe = { .dst = start, .len = end - start };
 
 	return ioctl(uffd, UFFDIO_COPY, &probe) ? errno : 0;
 }
 
 static bool memory_gone(int uffd)
 {
-	return try_copy(uffd) == ESRCH;
+	return try_copy(uffd, ANYWHERE, ANYWHERE + PAGE_SIZE_) == ESRCH;
 }
 
 bool client_map_changes(const struct client *c)
 {
-	return try_copy(c->uffd) == EAGAIN;
+	return try_copy(c->uffd, ANYWHERE, ANYWHERE + PAGE_SIZE_) == EAGAIN;
 }
 
 bool client_gone(struct client *c)

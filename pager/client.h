@@ -196,6 +196,12 @@ struct client *client_find(uint64_t id);
 /* Is the address space gone?  Asked of clients whose process is not known. */
 bool client_gone(struct client *c);
 /*
+ * What the kernel says to a copy to [start, end), an errno.  It is from an address that cannot
+ * be read, so nothing changes.  EFAULT, EEXIST: that is one mapping, and registered with @uffd;
+ * ENOENT: not; EAGAIN: the map is being changed; ESRCH: the address space is gone.
+ */
+int try_copy(int uffd, uint64_t start, uint64_t end);
+/*
  * The kernel refuses to copy pages from the beginning of a change to the mappings, a fork
  * too, until its last event was read and the thread is awake.  Does it now?
  */

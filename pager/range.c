@@ -158,14 +158,13 @@ static void protect_zeros(struct client *c, uint64_t start, uint64_t end)
 /*
  * Is [start, end) one mapping, and registered?  UFFDIO_REGISTER takes a range with
  * holes, and what is mapped into one later would be ours by the list alone: taken
- * out of the program, and zeros when it is touched.  UFFDIO_COPY does not; from an
- * address that cannot be read it copies nothing, and says whether it would have.
+ * out of the program, and zeros when it is touched.  UFFDIO_COPY does not.
  */
 static bool is_registered(struct client *c, uint64_t start, uint64_t end)
 {
-	struct uffdio_copy probe = { .dst = start, .len = end - start };
+	int err = try_copy(c->uffd, start, end);
 
-	return ioctl(c->uffd, UFFDIO_COPY, &probe) && (errno == EEXIST || errno == EFAULT);
+	return err == EEXIST || err == EFAULT;
 }
 
 static bool do_register(int uffd, uint64_t start, uint64_t end)

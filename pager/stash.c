@@ -108,8 +108,7 @@ static bool is_remap_into(const struct uffd_msg *msg, uint64_t start, uint64_t e
 /* Is the page at @addr registered with @child?  -1: it changes its own map, and cannot tell. */
 static int is_in(int child, uint64_t addr)
 {
-	struct uffdio_copy probe = { .dst = addr, .len = PAGE_SIZE_ };
-	int err = ioctl(child, UFFDIO_COPY, &probe) ? errno : 0;
+	int err = try_copy(child, addr, addr + PAGE_SIZE_);
 
 	return err == EAGAIN ? -1 : err == EFAULT || err == EEXIST;
 }

@@ -45,6 +45,16 @@ pid_t forked(void)
 	return pid;
 }
 
+/* The same by clone(2) itself: libc, and so the agent, hears nothing of it. */
+static pid_t cloned(void)
+{
+	pid_t pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+
+	if (pid < 0)
+		fail_errno("clone");
+	return pid;
+}
+
 void test_forkexec(void)
 {
 	size_t nr = args.size / 2 / PAGE, n = 0, i;
@@ -287,9 +297,7 @@ void test_clonefork(void)
 	range_fill(mem, nr, 0, 0);
 	for (version = 0; version < args.passes; version++) {
 		pressure();
-		pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
-		if (pid < 0)
-			fail_errno("clone");
+		pid = cloned();
 		if (!pid) {
 			range_check(mem, some, 0, version);
 			/* What it has had and let go is not to be counted for ever. */
@@ -323,9 +331,7 @@ void test_grownalone(void)
 	pid_t parent = getpid(), pid;
 
 	range_fill(mem, nr, 0, 0);
-	pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
-	if (pid < 0)
-		fail_errno("clone");
+	pid = cloned();
 	if (pid)
 		return;
 	while (getppid() == parent)
@@ -373,14 +379,9 @@ void test_pidns(void)
 
 static void *begets(void *unused)
 {
-	pid_t pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
-
-	if (pid < 0)
-		fail_errno("clone");
+	pid_t pid = cloned();
 	if (!pid) {
-		pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
-		if (pid < 0)
-			fail_errno("clone");
+		pid = cloned();
 	}
 	for (;;)
 		pause();
@@ -418,9 +419,7 @@ void test_forkmany(void)
 	range_fill(rest, nr, some, 0);
 	unmap(rest, nr * PAGE);
 	for (i = 0; i < 1100; i++) {
-		pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
-		if (pid < 0)
-			fail_errno("clone");
+		pid = cloned();
 		if (!pid) {
 			sleep(5 * args.passes);
 			range_check(mem, some, 0, 0);
@@ -447,9 +446,7 @@ void test_low(void)
 	range_fill(low, some, 0, 7);
 	pressure();
 	for (i = 0; i < args.passes; i++) {
-		pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
-		if (pid < 0)
-			fail_errno("clone");
+		pid = cloned();
 		if (!pid) {
 			/* For as long as it takes to be looked after. */
 			usleep(100000);
@@ -474,9 +471,7 @@ void test_leftbehind(void)
 	pid_t first = getpid(), pid;
 
 	range_fill(mem, nr, 0, 0);
-	pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
-	if (pid < 0)
-		fail_errno("clone");
+	pid = cloned();
 	if (pid)
 		_exit(0);
 	while (!kill(first, 0))
