@@ -40,7 +40,7 @@ TESTS = {
     "forkwrite": (ASAN, True),
     "forkgrow": (ASAN, True),
     "forkthreads": (BOTH, True),
-    # What a fork shares cannot be write-protected while the map changes without pause.
+    # What a fork shares cannot be write-protected while the map changes, as here it mostly does.
     "forkmoves": (ASAN, False),
     "spawn": ((), True),
     "clone": ((), True),

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vmtest.h"
@@ -23,6 +24,9 @@
 #define FORKS	  10
 #define GROWTH	  (2UL << 20)
 #define LOOKED_AT 50000 /* us: what has grown is seen by vswap within */
+/* us: all move for so long of each period.  While one of them does, no page can come back. */
+#define PERIOD 20000
+#define MOVING 15000
 
 struct piece {
 	pthread_t thread;
@@ -69,6 +73,15 @@ static void share_one_cpu(void)
 		fail_errno("sched_setaffinity");
 }
 
+static unsigned int in_period(void)
+{
+	struct timespec now;
+
+	if (clock_gettime(CLOCK_MONOTONIC, &now))
+		fail_errno("clock_gettime");
+	return (unsigned int)(now.tv_nsec / 1000 % PERIOD);
+}
+
 static void *move(void *arg)
 {
 	struct piece *p = arg;
@@ -78,6 +91,10 @@ static void *move(void *arg)
 	map_at(p->place[0], p->nr);
 	range_fill(p->place[0], p->nr, p->id, 0);
 	while (!atomic_load(&stop)) {
+		unsigned int now = in_period();
+
+		if (now >= MOVING)
+			usleep(PERIOD - now);
 		if (mremap(p->place[at], p->nr * PAGE, p->nr * PAGE, flags, p->place[!at]) !=
 		    p->place[!at])
 			fail_errno("mremap");
@@ -183,10 +200,12 @@ void test_forkmoves(void)
 	size_t nr = args.size / 4 / args.threads / PAGE;
 	struct piece *piece = calloc(args.threads, sizeof(*piece));
 	unsigned int i, t;
+	struct rng rng;
 	pid_t pid;
 
 	if (!piece)
 		fail_errno("calloc");
+	rng_init(&rng, args.seed);
 	pressure_init(args.size - nr * args.threads * PAGE);
 	pressure_start();
 	share_one_cpu();
@@ -204,6 +223,8 @@ void test_forkmoves(void)
 			fail_errno("pthread_create");
 	}
 	for (i = 0; i < FORKS * args.passes; i++) {
+		/* Pages came back while nobody moved: the fork is to be when they do. */
+		usleep(PERIOD - in_period() + rng_below(&rng, MOVING));
 		pid = forked();
 		if (!pid) {
 			check_child(piece, i);
