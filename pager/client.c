@@ -27,6 +27,8 @@
 #define PARKED_NS	20000000ULL
 #define SHARE_BATCH	512
 #define WEIGH_TRIES	4
+#define PROC_PATH	64
+#define ARGUMENT_BYTES	(64 << 10)  /* of those no more stays */
 #define WEIGH_BYTES	(1 << 20)   /* made its own: to be weighed anew */
 #define GROWTH_BYTES	(512 << 10) /* the kernel counts what is resident to within some of that */
 #define LOOK_NS		20000000ULL
@@ -574,15 +576,35 @@ static uint64_t minor_faults(struct client *c)
 	return faults > served ? faults - served : 0;
 }
 
-/* Resident bytes, of anonymous memory and of files, all that the kernel counts.  0 or -errno. */
+/*
+ * The path of what /proc tells of a process's memory: of its agent's thread, for the one of
+ * main() may have ended, and then has none.  Where @tid is of another namespace, or 0, there
+ * is no such thread.
+ */
+static void memory_path(char path[PROC_PATH], pid_t pid, uint32_t tid, const char *name)
+{
+	snprintf(path, PROC_PATH, "/proc/%d/task/%u/%s", pid, tid, name);
+	if (access(path, F_OK))
+		snprintf(path, PROC_PATH, "/proc/%d/%s", pid, name);
+}
+
+/*
+ * Resident bytes, of anonymous memory and of files, all that the kernel counts: none of a
+ * process that is going.  0 or -errno.
+ */
 static int read_statm(struct client *c, uint64_t *anon, uint64_t *file)
 {
 	unsigned long size, resident, shared;
 	char buf[128];
 	ssize_t n = pread(c->statm, buf, sizeof(buf) - 1, 0);
 
-	if (n <= 0)
-		return n < 0 ? -errno : -ESRCH;
+	/* The agent ends with its process. */
+	if (n < 0 && errno != ESRCH)
+		return -errno;
+	if (n <= 0) {
+		*anon = *file = 0;
+		return 0;
+	}
 	buf[n] = 0;
 	if (sscanf(buf, "%lu %lu %lu", &size, &resident, &shared) != 3)
 		return -EIO;
@@ -695,15 +717,15 @@ bool client_has_grown(struct client *c, uint64_t now)
 }
 
 /* Lines "name:   N kB" of a file of /proc: values in bytes, 0 for a line that is not there. */
-static void proc_kb(pid_t pid, const char *file, const char *const *name, uint64_t *value,
-		    unsigned int nr)
+static void proc_kb(const struct client *c, const char *file, const char *const *name,
+		    uint64_t *value, unsigned int nr)
 {
-	char path[64], line[256];
+	char path[PROC_PATH], line[256];
 	unsigned long kb;
 	FILE *f;
 
 	memset(value, 0, nr * sizeof(*value));
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
+	memory_path(path, client_pid(c), c->agent_tid, file);
 	f = fopen(path, "re");
 	if (!f)
 		return;
@@ -722,8 +744,8 @@ static void weigh(struct client *c, struct weight *w)
 	uint64_t of[3], file;
 
 	/* Of one walk: a program may touch some MiB between two. */
-	proc_kb(c->pid, "smaps_rollup", names, of, 3);
-	proc_kb(c->pid, "status", rss, &file, 1);
+	proc_kb(c, "smaps_rollup", names, of, 3);
+	proc_kb(c, "status", rss, &file, 1);
 	/* Nothing to be read: all is its own. */
 	w->anon = of[1] && of[0] > of[1] ? of[0] - of[1] : 0;
 	w->file = of[2] && file > of[2] ? file - of[2] : 0;
@@ -844,11 +866,11 @@ int client_receive(int sock, struct wire_msg *msg, int *fd)
 	return 0;
 }
 
-static int open_proc(pid_t pid, const char *name)
+static int open_proc(pid_t pid, uint32_t tid, const char *name)
 {
-	char path[64];
+	char path[PROC_PATH];
 
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	memory_path(path, pid, tid, name);
 	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
@@ -872,21 +894,49 @@ static int make_shared(struct client *c)
 	return -errno;
 }
 
-/* What can be read of a process.  0, or -errno: it is gone, or the reason was said. */
-static int open_process(struct client *c, pid_t pid)
+/*
+ * What can be read of a process whose agent is thread @tid.  0, or -errno: it is gone, or the
+ * reason was said.
+ */
+static int open_process(struct client *c, pid_t pid, uint32_t tid)
 {
 	int err;
 
-	c->statm = open_proc(pid, "statm");
-	c->stat = open_proc(pid, "stat");
-	c->pagemap = open_proc(pid, "pagemap");
-	c->maps = open_proc(pid, "maps");
+	c->statm = open_proc(pid, tid, "statm");
+	/* Of all its threads. */
+	c->stat = open_proc(pid, 0, "stat");
+	c->pagemap = open_proc(pid, tid, "pagemap");
+	c->maps = open_proc(pid, tid, "maps");
 	if (c->statm >= 0 && c->stat >= 0 && c->pagemap >= 0 && c->maps >= 0)
 		return 0;
 	err = errno;
 	if (err != ENOENT && err != ESRCH)
 		job_say(c->job, "/proc/%d: %s (may vswap trace this process?)", pid, strerror(err));
 	return -err;
+}
+
+/*
+ * Where its arguments and environment lie.  Others read them by /proc/PID/cmdline, for which
+ * the kernel waits for no page: ps(1) would find nothing there.
+ */
+static void find_arguments(struct client *c)
+{
+	unsigned long start, end;
+	char buf[1024], *p;
+	ssize_t n = pread(c->stat, buf, sizeof(buf) - 1, 0);
+
+	if (n <= 0)
+		return;
+	buf[n] = 0;
+	/* Fields 48 to 51: the one, then the other. */
+	p = strrchr(buf, ')');
+	for (unsigned int field = 2; p && field < 48; field++)
+		p = strchr(p + 1, ' ');
+	if (!p || sscanf(p, " %lu %*u %*u %lu", &start, &end) != 2 || end < start)
+		return;
+	if (end - start > ARGUMENT_BYTES)
+		end = start + ARGUMENT_BYTES;
+	c->arguments = (struct range){ start & ~(PAGE_SIZE_ - 1), end };
 }
 
 /*
@@ -943,7 +993,7 @@ static int adopt(struct job *job, int sock, pid_t pid, const struct wire_msg *he
 	if (!c)
 		return -ENOENT;
 	if (c->job != job || client_has_agent(c) || client_gone(c) || c->statm >= 0 ||
-	    open_process(c, pid) ||
+	    open_process(c, pid, hello->tid) ||
 	    send_with_fds(sock, &msg, (int[]){ c->shared_fd, frames_fd(), c->uffd }, 3) ||
 	    client_receive(sock, &msg, &fd) || msg.type != WIRE_READY)
 		goto out;
@@ -1043,8 +1093,9 @@ int client_accept(struct job *job, int sock, pid_t pid, const struct wire_msg *h
 	memcpy(c->own, msg.own, sizeof(c->own));
 	c->agent_tid = msg.tid;
 	c->copy_mode = !(pager.features & UFFD_FEATURE_MOVE);
-	if (open_process(c, pid))
+	if (open_process(c, pid, msg.tid))
 		goto fail;
+	find_arguments(c);
 	hurry_agent(c);
 	/* Not blocking: which message comes first is seen only with the gate in hand. */
 	ret = fcntl(c->uffd, F_GETFL);
@@ -1106,14 +1157,18 @@ static bool drop_kept(void *child, const struct mapping *m)
 static void drop_all_kept(struct client *child, const struct client *parent)
 {
 	pid_t pid = client_pid(parent);
-	int ret = pid ? mappings_kept(pid, drop_kept, child) : 0;
+	char path[PROC_PATH];
+	int ret = 0;
 
+	memory_path(path, pid, parent->agent_tid, "smaps");
+	if (pid)
+		ret = mappings_kept(path, drop_kept, child);
 	__atomic_store_n(&child->shared->keeps, 1, __ATOMIC_RELAXED);
 	if (ret && ret != -ENOENT && ret != -ESRCH)
 		job_kill(child->job,
-			 "/proc/%d/smaps: %s: what is kept from a child (MADV_WIPEONFORK, "
+			 "%s: %s: what is kept from a child (MADV_WIPEONFORK, "
 			 "MADV_DONTFORK) cannot be told: killed",
-			 pid, strerror(-ret));
+			 path, strerror(-ret));
 }
 
 /* What a child of @c is born with: all that has, its own or not. */
@@ -1141,6 +1196,7 @@ struct client *client_fork(struct client *parent, int uffd, bool protect)
 	c->uffd = uffd;
 	c->copy_mode = parent->copy_mode;
 	memcpy(c->own, parent->own, sizeof(c->own));
+	c->arguments = parent->arguments;
 	client_get(parent);
 	c->parent = parent;
 	c->family = parent->family;

@@ -102,6 +102,7 @@ struct client {
 	bool copy_mode;		       /* no UFFDIO_MOVE here */
 	bool batch_copies;	       /* the batch under way is by copying */
 	struct range own[WIRE_RANGES]; /* the agent's: never managed */
+	struct range arguments;	       /* of the program: never evicted */
 
 	pthread_mutex_t state;
 	pthread_cond_t batch_done;

@@ -202,6 +202,11 @@ static void take_page(struct client *c, uint64_t addr, struct frame *frame)
 		batch->run[batch->runs++] = (struct range){ addr, addr + PAGE_SIZE_ };
 }
 
+static bool is_argument(const struct client *c, uint64_t addr)
+{
+	return addr >= c->arguments.start && addr < c->arguments.end;
+}
+
 /* From the present pages found, those that may and should go.  State lock held. */
 static void take_cold(struct client *c, int nr_regions, unsigned int want, bool force)
 {
@@ -215,7 +220,7 @@ static void take_cold(struct client *c, int nr_regions, unsigned int want, bool 
 				return;
 			/* Checked anew: the scan was without the lock. */
 			if (!r || addr < r->start || is_busy(c, addr) || doubtful(c, addr) ||
-			    window_get(&c->win, addr).val)
+			    window_get(&c->win, addr).val || is_argument(c, addr))
 				continue;
 			heat = window_heat(&c->win, addr);
 			if (heat && !force) {

@@ -102,15 +102,14 @@ out:
 	return ret;
 }
 
-int mappings_kept(pid_t pid, bool (*each)(void *arg, const struct mapping *m), void *arg)
+int mappings_kept(const char *smaps, bool (*each)(void *arg, const struct mapping *m), void *arg)
 {
 	struct mapping m = { 0 }, next;
 	char line[3 * 4096];
 	int ret = 0;
 	FILE *f;
 
-	snprintf(line, sizeof(line), "/proc/%d/smaps", pid);
-	f = fopen(line, "re");
+	f = fopen(smaps, "re");
 	if (!f)
 		return -errno;
 	while (fgets(line, sizeof(line), f)) {

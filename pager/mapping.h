@@ -7,7 +7,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 struct mapping {
 	uint64_t start, end;
@@ -24,10 +23,10 @@ struct mapping {
  */
 int mappings_walk(int fd, bool (*each)(void *arg, const struct mapping *m), void *arg);
 /*
- * The same for those of process @pid that a forked child finds empty, or not at all
- * (MADV_WIPEONFORK, MADV_DONTFORK); their names are not told.  The kernel walks all its
+ * The same for those in a process's file @smaps that a forked child finds empty, or not at
+ * all (MADV_WIPEONFORK, MADV_DONTFORK); their names are not told.  The kernel walks all its
  * page tables for it.
  */
-int mappings_kept(pid_t pid, bool (*each)(void *arg, const struct mapping *m), void *arg);
+int mappings_kept(const char *smaps, bool (*each)(void *arg, const struct mapping *m), void *arg);
 
 #endif

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 
+from failure import check_pages
 from harness import MIB, case
 
 # name: sanitizers' builds to run it on as well, whether the memory bound holds
@@ -19,6 +20,7 @@ TESTS = {
     "thp": ((), True),
     "threads": (BOTH, True),
     "threadend": (ASAN, True),
+    "mainend": (ASAN, True),
     "realloc": (ASAN, True),
     "stacks": (ASAN, True),
     "recursion": ((), True),
@@ -109,6 +111,20 @@ def add_agentless(name):
 
 for agentless in ("clonefork", "low"):
     add_agentless(agentless)
+
+
+@case("memory/arguments")
+def arguments(t):
+    """ps(1) and others read them from where they lie, and the kernel waits for no page there."""
+    live = t.paged_begin(["env", "TOLD=" + 3000 * "x", *t.vmtest("hold", 4 * t.ram, "--hard")])
+    line = live.line(40)
+    t.check(line and line.startswith("ready "), f"not ready: {line!r}, stderr: {live.err()}")
+    for _ in range(2):
+        check_pages(t, live)
+    for name, word in (("cmdline", b"hold"), ("environ", b"TOLD=" + 3000 * b"x")):
+        with open(f"/proc/{line.split()[1]}/{name}", "rb") as f:
+            t.check(word in f.read().split(b"\0"), f"no {word} in {name}")
+    t.paged_end(live)
 
 
 @case("memory/pidns", timeout=60)

@@ -33,6 +33,7 @@ static const struct {
 	{ "thp", test_thp },
 	{ "threads", test_threads },
 	{ "threadend", test_threadend },
+	{ "mainend", test_mainend },
 	{ "realloc", test_realloc },
 	{ "stacks", test_stacks },
 	{ "recursion", test_recursion },
@@ -106,6 +107,13 @@ void fail_errno(const char *what)
 	fail("%s: %s", what, strerror(errno));
 }
 
+void passed(const char *name)
+{
+	if (printf("ok %s\n", name) < 0 || fflush(stdout))
+		fail_errno("stdout");
+	exit(0);
+}
+
 static size_t parse_size(const char *s)
 {
 	char *end;
@@ -168,9 +176,7 @@ int main(int argc, char **argv)
 		if (strcmp(tests[i].name, name))
 			continue;
 		tests[i].run();
-		if (printf("ok %s\n", name) < 0 || fflush(stdout))
-			fail_errno("stdout");
-		return 0;
+		passed(name);
 	}
 	fail("no such test");
 }

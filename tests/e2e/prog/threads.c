@@ -4,9 +4,12 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "vmtest.h"
 
@@ -112,6 +115,40 @@ static void *grow(void *arg)
 void test_threads(void)
 {
 	for_each_thread(read_write, args.size / args.threads / PAGE * PAGE, NULL);
+}
+
+/* What /proc tells of the thread of main(), which it takes for the process. */
+static bool main_has_ended(void)
+{
+	char line[512], *p;
+	FILE *f = fopen("/proc/self/stat", "re");
+
+	if (!f || !fgets(line, sizeof(line), f))
+		fail_errno("/proc/self/stat");
+	fclose(f);
+	p = strrchr(line, ')');
+	return p && p[1] == ' ' && p[2] == 'Z';
+}
+
+static void *go_on(void *arg)
+{
+	(void)arg;
+	while (!main_has_ended())
+		usleep(1000);
+	test_threads();
+	test_forkread();
+	passed("mainend");
+}
+
+/* Threads go on where main() has ended without the others. */
+void test_mainend(void)
+{
+	pthread_t thread;
+
+	errno = pthread_create(&thread, NULL, go_on, NULL);
+	if (errno)
+		fail_errno("pthread_create");
+	pthread_exit(NULL);
 }
 
 /*

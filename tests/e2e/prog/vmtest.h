@@ -28,6 +28,8 @@ extern struct vmtest_args args;
 void fail(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 /* The same with the reason in errno. */
 void fail_errno(const char *what) __attribute__((noreturn));
+/* Say that it has, and end. */
+void passed(const char *name) __attribute__((noreturn));
 
 /* ---- pattern.c ------------------------------------------------------- */
 
@@ -85,6 +87,7 @@ void test_rw(void);
 void test_thp(void);
 void test_threads(void);
 void test_threadend(void);
+void test_mainend(void);
 void test_realloc(void);
 void test_stacks(void);
 void test_recursion(void);
