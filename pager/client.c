@@ -485,6 +485,20 @@ bool client_gone(struct client *c)
 	return client_is_dead(c) || memory_gone(c->uffd);
 }
 
+bool client_linger(struct client *c, uint64_t ns)
+{
+	bool has_batch;
+
+	if (!client_lingers(c)) {
+		__atomic_store_n(&c->pid, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&c->hung_up_ns, now_ns(), __ATOMIC_RELAXED);
+	}
+	pthread_mutex_lock(&c->state);
+	has_batch = c->batch;
+	pthread_mutex_unlock(&c->state);
+	return !has_batch || now_ns() < c->hung_up_ns + ns;
+}
+
 static struct home home_of(const struct client *c)
 {
 	/* Behind the guard, which others like it may be joined to. */

@@ -85,12 +85,13 @@ struct weight {
 };
 
 struct client {
-	uint64_t id;	  /* never used again */
-	unsigned int ref; /* guarded by the list's lock */
-	bool dead;	  /* atomic; its address space is gone */
-	struct job *job;  /* with a reference */
-	bool is_program;  /* the process is the job's program */
-	pid_t pid;	  /* 0: a forked child whose agent is not here yet; atomic */
+	uint64_t id;	     /* never used again */
+	unsigned int ref;    /* guarded by the list's lock */
+	bool dead;	     /* atomic; its address space is gone */
+	uint64_t hung_up_ns; /* atomic; since when its agent is gone and its memory is not, or 0 */
+	struct job *job;     /* with a reference */
+	bool is_program;     /* the process is the job's program */
+	pid_t pid;	     /* atomic; 0: a forked child whose agent is not here yet, or lingers */
 	int uffd;
 	int sock; /* -1: no agent, nothing can be evicted; atomic, the last to be set */
 	int statm, stat, pagemap, maps;
@@ -242,6 +243,18 @@ static inline bool client_owns(const struct client *c, uint64_t addr)
 			return true;
 	return false;
 }
+
+/* Is its agent gone, and its memory not? */
+static inline bool client_lingers(const struct client *c)
+{
+	return __atomic_load_n(&c->hung_up_ns, __ATOMIC_RELAXED);
+}
+
+/*
+ * It does, by whomever.  False: there has been a batch on its way out for as long as @ns since,
+ * and nobody will tell which of its pages are still there.
+ */
+bool client_linger(struct client *c, uint64_t ns);
 
 /* Is any of its memory registered, and so evictable? */
 static inline bool client_registered(const struct client *c)

@@ -29,6 +29,8 @@
 #define EXEC_NS	    1000000000ULL  /* of that, without an environment */
 #define GREETING_NS 10000000000ULL
 #define CALLERS_MS  1000
+#define LINGER_MS   5
+#define BATCH_NS    10000000000ULL /* /proc may be read meanwhile, which keeps a memory, too */
 
 /* Locks: jobs.lock -> the list of clients. */
 static struct {
@@ -591,6 +593,22 @@ static int hear_callers(struct job *job, const struct pollfd *p)
 	return seen;
 }
 
+/*
+ * The agent of @c is gone: its process has ended, or became another program by exec.  But
+ * the memory is that of a child of vfork(2) or posix_spawn(3) as well until that execs, and
+ * is served for as long.
+ */
+static void hang_up(struct job *job, struct client *c)
+{
+	if (!client_lingers(c))
+		job->hung_up = client_pid(c);
+	if (client_gone(c))
+		client_dead(c);
+	else if (!client_linger(c, BATCH_NS))
+		job_kill(job, "a process was killed while its memory was evicted, which a child of "
+			      "vfork() uses still: killed");
+}
+
 int job_turn(struct job *job, int fd, int ms)
 {
 	struct client *list[MAX_CLIENTS];
@@ -610,20 +628,22 @@ int job_turn(struct job *job, int fd, int ms)
 			list[nr++] = list[i];
 	for (unsigned int i = 0; i < job->nr_callers; i++)
 		callers[i] = (struct pollfd){ .fd = job->caller[i].sock, .events = POLLIN };
-	for (unsigned int i = 0; i < nr; i++)
-		agents[i] = (struct pollfd){ .fd = list[i]->sock };
 	/* They have a time limit. */
 	if (job->nr_callers && (ms < 0 || ms > CALLERS_MS))
 		ms = CALLERS_MS;
+	for (unsigned int i = 0; i < nr; i++) {
+		bool lingers = client_lingers(list[i]);
+
+		agents[i] = (struct pollfd){ .fd = lingers ? -1 : list[i]->sock };
+		if (lingers && (ms < 0 || ms > LINGER_MS))
+			ms = LINGER_MS;
+	}
 	ready = poll(p, agents + nr - p, ms);
 	if (ready < 0 && errno != EINTR)
 		job_kill(job, "poll: %s: killed", strerror(errno));
 	for (unsigned int i = 0; i < nr; i++) {
-		/* Ended, or became another program by exec. */
-		if (ready > 0 && agents[i].revents) {
-			job->hung_up = client_pid(list[i]);
-			client_dead(list[i]);
-		}
+		if (client_lingers(list[i]) || (ready > 0 && agents[i].revents))
+			hang_up(job, list[i]);
 		client_put(list[i]);
 	}
 	if (ready < 0)

@@ -328,7 +328,7 @@ static unsigned int evict_clients(struct group *group, uint64_t pages)
 		unsigned int want = pages < most ? pages : most;
 
 		if (c->job->group == group && client_has_agent(c) && !client_is_dead(c) &&
-		    client_registered(c)) {
+		    !client_lingers(c) && client_registered(c)) {
 			if (want < 32)
 				want = 32;
 			doubts_review(c);

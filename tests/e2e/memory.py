@@ -144,6 +144,13 @@ def netns(t):
         check_output(t, ran, "rw")
 
 
+@case("memory/vforkleft", timeout=60)
+def vforkleft(t):
+    """The memory is the child's as well until it execs, and is served for as long."""
+    ran, _ = t.paged(t.vmtest("vforkleft", 3 * t.ram), status=137)
+    check_output(t, ran, "vforkleft")
+
+
 @case("memory/leftbehind", timeout=60)
 def leftbehind(t):
     """One whose parent has ended counts with what that left it, or others grow beside it."""

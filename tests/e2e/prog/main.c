@@ -52,6 +52,7 @@ static const struct {
 	{ "shared", test_shared },
 	{ "mapped", test_mapped },
 	{ "forkexec", test_forkexec },
+	{ "vforkleft", test_vforkleft },
 	{ "forkread", test_forkread },
 	{ "forkwrite", test_forkwrite },
 	{ "forkgrow", test_forkgrow },

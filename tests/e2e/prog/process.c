@@ -82,6 +82,27 @@ void test_forkexec(void)
 	range_check(mem + n * PAGE, nr - n, n, 0);
 }
 
+/* A child of vfork() has its parent's memory, also when that is killed before it execs. */
+void test_vforkleft(void)
+{
+	size_t nr = args.size / 4 / PAGE;
+	char *mem = map_anon(nr * PAGE);
+	pid_t parent = getpid();
+
+	pressure_init(args.size - nr * PAGE);
+	range_fill(mem, nr, 0, 0);
+	pressure();
+	if (vfork())
+		fail_errno("vfork");
+	kill(parent, SIGKILL);
+	while (getppid() == parent)
+		usleep(1000);
+	/* All that is to hear of it has. */
+	usleep(100000);
+	range_check(mem, nr, 0, 0);
+	passed("vforkleft");
+}
+
 /* Children read all of it while the parent goes on writing: they see the old. */
 void test_forkread(void)
 {

@@ -106,6 +106,7 @@ void test_mlock(void);
 void test_shared(void);
 void test_mapped(void);
 void test_forkexec(void);
+void test_vforkleft(void);
 void test_forkread(void);
 void test_forkwrite(void);
 void test_forkgrow(void);
