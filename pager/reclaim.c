@@ -307,10 +307,14 @@ static unsigned int writeout(struct group *group, unsigned int want)
 /* So many free frames, @group's first. */
 static void make_frames(struct group *group, unsigned int want)
 {
-	if (frames_free() < want)
-		writeout(group, want - frames_free());
-	if (frames_free() < want)
-		writeout(NULL, want - frames_free());
+	/* Fault servers free some meanwhile. */
+	unsigned int there = frames_free();
+
+	if (there < want)
+		writeout(group, want - there);
+	there = frames_free();
+	if (there < want)
+		writeout(NULL, want - there);
 }
 
 /* Evict @pages of the clients that are @group's own.  Returns pages gone. */
