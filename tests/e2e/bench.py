@@ -78,7 +78,7 @@ def state():
     return found
 
 
-@case("bench/run", timeout=120)
+@case("bench/run", timeout=120, alone=True)
 def run_all(t):
     """Beside the kernel where that is allowed, and it is as before then."""
     t.need_userfaultfd()
@@ -94,7 +94,7 @@ def run_all(t):
     t.check(not [name for name in left if name.startswith("vswap-")], f"left {left}", run)
 
 
-@case("bench/relative-dir", timeout=120)
+@case("bench/relative-dir", timeout=120, alone=True)
 def relative_dir(t):
     """A directory that /proc/swaps names otherwise: swap is switched off there, too."""
     t.need_userfaultfd()
@@ -114,7 +114,7 @@ def relative_dir(t):
             t.run(["swapoff", name.replace("\\040", " ")])
 
 
-@case("bench/no-rights", timeout=120)
+@case("bench/no-rights", timeout=120, alone=True)
 def no_rights(t):
     """Where nothing may be swapped to, vswap is measured alone, and that is said."""
     t.need_userfaultfd()
@@ -125,7 +125,7 @@ def no_rights(t):
     t.check(set(KERNELS) <= set(found["missing"]), f"missing is {found['missing']}", run)
 
 
-@case("bench/installed", timeout=120)
+@case("bench/installed", timeout=120, alone=True)
 def installed(t):
     """An installed tree runs from where it was put."""
     t.need_userfaultfd()
@@ -142,7 +142,7 @@ def installed(t):
     refused(t, 125, bench(t, vswap=at[0]), "bench", "install")
 
 
-@case("bench/interrupted", timeout=120)
+@case("bench/interrupted", timeout=120, alone=True)
 def interrupted(t):
     """Ctrl-C and its like while the kernel swaps: all is put back."""
     t.need_userfaultfd()
@@ -166,7 +166,7 @@ def interrupted(t):
         t.check(not left, f"left {left}", run)
 
 
-@case("bench/options")
+@case("bench/options", alone=True)
 def options(t):
     """Bad options, and a machine without Python, are told in a line."""
     t.need_userfaultfd()
@@ -208,7 +208,7 @@ def from_build(t):
     sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(t.vswap)), "bench"))
 
 
-@case("bench/undo")
+@case("bench/undo", alone=True)
 def undone(t):
     """What cannot be put back is told, and keeps nothing else from it."""
     from_build(t)
@@ -222,7 +222,7 @@ def undone(t):
     t.check(done == ["last", "first"] and len(undo.failed) == 2, f"{done}, {undo.failed}")
 
 
-@case("bench/failed-runs")
+@case("bench/failed-runs", alone=True)
 def failed_runs(t):
     """What did not end well gives no figure, equals nobody's memory, and is not passed over."""
     from_build(t)
@@ -277,7 +277,7 @@ def failed_runs(t):
     report.target_table([told, targets.overshoot({"results": [result]})])
 
 
-@case("bench/targets")
+@case("bench/targets", alone=True)
 def judged(t):
     """Programs by their wall time; of the peaks the one nearest to what is allowed."""
     from_build(t)
@@ -302,7 +302,7 @@ def judged(t):
     t.check(told["verdict"] == "MISSED", f"{told}")
 
 
-@case("bench/complete")
+@case("bench/complete", alone=True)
 def complete(t):
     """Our own report is replaced only by one that has everything."""
     from_build(t)
@@ -319,7 +319,7 @@ def complete(t):
         t.check(path == t.path(f"{where}/performance.md"), f"{path}, not in {where}")
 
 
-@case("bench/links", timeout=120)
+@case("bench/links", timeout=120, alone=True)
 def links(t):
     """As root it writes where others may, and not to what they lay out for it."""
     t.need_userfaultfd()
@@ -339,7 +339,7 @@ def links(t):
     t.check(len(os.listdir(t.path("dir"))) == 4, f"left {os.listdir(t.path('dir'))}", run)
 
 
-@case("bench/out-of-time")
+@case("bench/out-of-time", alone=True)
 def out_of_time(t):
     """What does not fit is left out and named."""
     t.need_userfaultfd()

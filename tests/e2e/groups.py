@@ -20,7 +20,7 @@ class Space:
         t.need_userfaultfd()
         self.t = t
         self.ram = ram or 2 * t.ram
-        self.name = f"test-{os.getpid()}-{len(t.live)}"
+        self.name = f"test-{os.getpid()}-{t.number}-{len(t.live)}"
         self.live = t.spawn([t.vswap, "serve", "--name", self.name, "--ram", str(self.ram),
                              *options])
         self.pid = self.live.pid
@@ -71,7 +71,7 @@ def two_runs(t):
     """Two programs of twice what there is for each; all of it within the budget."""
     t.need_userfaultfd()
     ram = 2 * t.ram
-    name = f"test-{os.getpid()}-two"
+    name = f"test-{os.getpid()}-{t.number}"
     each = 4 * t.ram if not t.sanitized else t.ram
     script = """
         vswap=$1 name=$2 ram=$3 prog=$4 size=$5

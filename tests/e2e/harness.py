@@ -6,16 +6,20 @@ through Test.check() and Skipped through Test.need_*().  Whatever a command
 leaves running is a failure of the case that started it, and is killed.
 """
 import ctypes
+import itertools
 import json
 import os
 import re
 import select
 import signal
 import subprocess
+import threading
 import time
 
 MIB = 1 << 20
 CASES = []
+NUMBERS = itertools.count()
+MAKING = threading.Lock()
 
 
 # What a vswap built with one needs to run at all, its shadow memory being counted as its own:
@@ -40,12 +44,14 @@ class Skipped(Exception):
 
 
 class Case:
-    def __init__(self, name, func, timeout, sanitized=False, waits=False):
+    def __init__(self, name, func, timeout, sanitized=False, waits=False, alone=False):
         self.name = name
         self.func = func
         self.timeout = timeout
-        # Most of its time it waits, and it weighs nothing: it may run beside others such.
+        # Most of its time it waits: it may run beside as many others as there are.
         self.waits = waits
+        # It looks at, or changes, what is the machine's: nothing of ours may run beside it.
+        self.alone = alone
         # The sanitizers' builds it is worth its time on, too: names, or True for all.
         self.sanitized = SANITIZERS.keys() if sanitized is True else sanitized or ()
 
@@ -214,7 +220,8 @@ class Test:
         self.vswap = vswap
         self.progs = progs
         self.tmp = tmp                  # a directory of its own, removed afterwards
-        self.shared = shared            # one for all cases, for what is costly to make
+        self.shared = shared            # one for all cases, see made()
+        self.number = next(NUMBERS)     # of its own, for names
         self.sanitized = sanitized
         self.deadline = time.monotonic() + timeout
         self.live = []
@@ -222,6 +229,15 @@ class Test:
 
     def path(self, name):
         return os.path.join(self.tmp, name)
+
+    def made(self, name, make):
+        """The path of what is costly to make and for all cases; make(path) does, once."""
+        path = os.path.join(self.shared, name)
+        with MAKING:
+            if not os.path.exists(path):
+                make(path + ".new")
+                os.rename(path + ".new", path)
+        return path
 
     def prog(self, name):
         return os.path.join(self.progs, name)

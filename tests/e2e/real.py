@@ -76,13 +76,12 @@ def sha256(path):
 
 def text_file(t, mib, words):
     """Long lines in random order, @mib of them in MiB; few @words make them compress well."""
-    path = os.path.join(t.shared, f"text-{mib}-{words}")
-    if not os.path.exists(path):
+    def make(path):
         rng = random.Random(mib)
         vocabulary = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9)))
                       for _ in range(words)]
         made = 0
-        with open(path + ".new", "w") as f:
+        with open(path, "w") as f:
             while made < mib * MIB:
                 if words > 1:
                     rests = [" ".join(rng.choices(vocabulary, k=45)) for _ in range(500)]
@@ -91,8 +90,8 @@ def text_file(t, mib, words):
                 lines = [f"{rng.getrandbits(32):08x} {rest}\n" for rest in rests]
                 f.writelines(lines)
                 made += sum(map(len, lines))
-        os.rename(path + ".new", path)
-    return path
+
+    return t.made(f"text-{mib}-{words}", make)
 
 
 plain_peaks = {}
@@ -125,7 +124,7 @@ def add(name, timeout=90):
 
 @add("sort")
 def sort(t, tier, under):
-    text = text_file(t, 40, 5000 if tier else 1)
+    text = text_file(t, 28, 5000 if tier else 1)
     out = t.path("sorted")
     env = dict(os.environ, LC_ALL="C")
     under(["sort", "-S", "256M", "--parallel=2", "-o", out, text], env=env)
@@ -145,12 +144,12 @@ def python(t, tier, under):
 def xz(t, tier, under):
     """What xz keeps while it compresses does not compress itself: not for a pool alone."""
     text = text_file(t, 96, 1)
-    packed = os.path.join(t.shared, "text.xz")
-    if not os.path.exists(packed):
-        with open(packed + ".new", "wb") as out:
+
+    def make(path):
+        with open(path, "wb") as out:
             t.run(["xz", "-c", "-T1", "--lzma2=preset=0,dict=96MiB", text], stdout=out)
-        os.rename(packed + ".new", packed)
-    back = t.path("back")
+
+    packed, back = t.made("text.xz", make), t.path("back")
     under(["sh", "-c", f"exec xz -dc {packed} >{back}"])
     t.check(sha256(back) == sha256(text), "did not come back the same")
     if tier:
@@ -163,7 +162,7 @@ def xz(t, tier, under):
 
 @add("zstd")
 def zstd(t, tier, under):
-    text = text_file(t, 40, 5000 if tier else 1)
+    text = text_file(t, 28, 5000 if tier else 1)
     packed, back = t.path("text.zst"), t.path("text")
     under(["zstd", "-q", "-f", "-T1", "-3", "--long=27", text, "-o", packed])
     under(["zstd", "-d", "-q", "-f", "--long=27", packed, "-o", back])
@@ -200,15 +199,13 @@ def unpack(t, path, *names):
 
 def sources(t):
     """A C project of Debian's, configured."""
-    path = os.path.join(t.shared, "binutils")
-    if not os.path.exists(path):
-        new = path + ".new"
-        unpack(t, new, "libiberty", "include", "config", "config.guess", "config.sub",
+    def make(path):
+        unpack(t, path, "libiberty", "include", "config", "config.guess", "config.sub",
                "config-ml.in", "install-sh", "mkinstalldirs", "move-if-change")
-        run = t.run(["sh", "-c", f"cd {new}/build && ../libiberty/configure"])
+        run = t.run(["sh", "-c", f"cd {path}/build && ../libiberty/configure"])
         t.check(run.status == 0, "the sources cannot be configured", run)
-        os.rename(new, path)
-    return path
+
+    return t.made("binutils", make)
 
 
 def objects(path):
