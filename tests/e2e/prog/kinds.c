@@ -116,6 +116,9 @@ void test_mapped(void)
 	mem = map_fd(fileno(f), nr, MAP_SHARED);
 	range_fill(mem, nr, 0, 0);
 	unmap(mem, nr * PAGE);
+	/* What is not written yet stays. */
+	if (fsync(fileno(f)))
+		fail_errno("fsync");
 	mem = mmap(NULL, nr * PAGE, PROT_READ, MAP_PRIVATE, fileno(f), 0);
 	if (mem == MAP_FAILED)
 		fail_errno("mmap of a file");
