@@ -491,7 +491,8 @@ bool client_linger(struct client *c, uint64_t ns)
 
 	if (!client_lingers(c)) {
 		__atomic_store_n(&c->pid, 0, __ATOMIC_RELAXED);
-		__atomic_store_n(&c->hung_up_ns, now_ns(), __ATOMIC_RELAXED);
+		c->hung_up_charged = __atomic_load_n(&c->charged, __ATOMIC_RELAXED);
+		__atomic_store_n(&c->hung_up_ns, now_ns(), __ATOMIC_RELEASE);
 	}
 	pthread_mutex_lock(&c->state);
 	has_batch = c->batch;
@@ -668,6 +669,14 @@ int client_resident(struct client *c, uint64_t *anon, uint64_t *file)
 		*anon = charged_anon(c);
 		if (__atomic_load_n(&c->alone, __ATOMIC_RELAXED))
 			*anon += count_read(&c->inherited);
+		*file = 0;
+		return 0;
+	}
+	/* Nobody tells of it any more but we: what it had, and what we have brought since. */
+	if (client_lingers(c)) {
+		int64_t since = __atomic_load_n(&c->charged, __ATOMIC_RELAXED) - c->hung_up_charged;
+
+		*anon = count_read(&c->own_anon) + (since > 0 ? (uint64_t)since : 0);
 		*file = 0;
 		return 0;
 	}
@@ -1014,7 +1023,8 @@ static int adopt(struct job *job, int sock, pid_t pid, const struct wire_msg *he
 	close_fd(c->shared_fd);
 	c->shared_fd = -1;
 	c->agent_tid = hello->tid;
-	__atomic_store_n(&c->pid, pid, __ATOMIC_RELAXED);
+	/* Who knows the one knows the other. */
+	__atomic_store_n(&c->pid, pid, __ATOMIC_RELEASE);
 	hurry_agent(c);
 	weigh_adopted(c);
 	reclaim_begins(c);
@@ -1174,9 +1184,13 @@ static void drop_all_kept(struct client *child, const struct client *parent)
 	char path[PROC_PATH];
 	int ret = 0;
 
-	memory_path(path, pid, parent->agent_tid, "smaps");
-	if (pid)
+	if (pid) {
+		memory_path(path, pid, parent->agent_tid, "smaps");
 		ret = mappings_kept(path, drop_kept, child);
+	} else if (client_lingers(parent)) {
+		strcpy(path, "/proc");
+		ret = -ECHILD;
+	}
 	__atomic_store_n(&child->shared->keeps, 1, __ATOMIC_RELAXED);
 	if (ret && ret != -ENOENT && ret != -ESRCH)
 		job_kill(child->job,

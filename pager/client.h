@@ -89,9 +89,10 @@ struct client {
 	unsigned int ref;    /* guarded by the list's lock */
 	bool dead;	     /* atomic; its address space is gone */
 	uint64_t hung_up_ns; /* atomic; since when its agent is gone and its memory is not, or 0 */
-	struct job *job;     /* with a reference */
-	bool is_program;     /* the process is the job's program */
-	pid_t pid;	     /* atomic; 0: a forked child whose agent is not here yet, or lingers */
+	int64_t hung_up_charged; /* what was charged by then; set before */
+	struct job *job;	 /* with a reference */
+	bool is_program;	 /* the process is the job's program */
+	pid_t pid; /* atomic; 0: a forked child whose agent is not here yet, or lingers */
 	int uffd;
 	int sock; /* -1: no agent, nothing can be evicted; atomic, the last to be set */
 	int statm, stat, pagemap, maps;
@@ -232,7 +233,7 @@ static inline bool client_is_counted(const struct client *c)
 /* 0: not known. */
 static inline pid_t client_pid(const struct client *c)
 {
-	return __atomic_load_n(&c->pid, __ATOMIC_RELAXED);
+	return __atomic_load_n(&c->pid, __ATOMIC_ACQUIRE);
 }
 
 /* Is @addr the agent's? */
@@ -247,11 +248,11 @@ static inline bool client_owns(const struct client *c, uint64_t addr)
 /* Is its agent gone, and its memory not? */
 static inline bool client_lingers(const struct client *c)
 {
-	return __atomic_load_n(&c->hung_up_ns, __ATOMIC_RELAXED);
+	return __atomic_load_n(&c->hung_up_ns, __ATOMIC_ACQUIRE);
 }
 
 /*
- * It does, by whomever.  False: there has been a batch on its way out for as long as @ns since,
+ * From now on it does.  False: there has been a batch on its way out for as long as @ns since,
  * and nobody will tell which of its pages are still there.
  */
 bool client_linger(struct client *c, uint64_t ns);

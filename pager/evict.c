@@ -16,7 +16,8 @@
  *     waits for its end, since until then nobody knows where the page is.
  *  3. The agent moves pages out, copies them to frames, drops them, reports.
  *     Client dead: what has left it is recorded all the same, for its core dump lacks
- *     it, and given back with the windows; what has not is nobody's.
+ *     it, and given back with the windows; what has not is nobody's.  Only its agent dead,
+ *     and its memory a vfork child's: the batch stays, and if for long, the job is killed.
  *     Supervisor dead: the agent kills the client; nobody ever sees the pages.
  *     A fault on a page that has got to its frame takes it back from there, and
  *     the batch does not end while that is under way.
@@ -448,7 +449,7 @@ static bool awaits_event(struct client *c, uint64_t since_ns)
 
 	if (!__atomic_load_n(&c->shared->dropping, __ATOMIC_ACQUIRE))
 		return false;
-	snprintf(path, sizeof(path), "/proc/%d/task/%u/wchan", c->pid, c->agent_tid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%u/wchan", client_pid(c), c->agent_tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
 		n = read(fd, where, sizeof(where) - 1);
@@ -576,8 +577,9 @@ static enum word wait_done(struct client *c, int ms)
 		n = recv(c->sock, &msg, sizeof(msg), MSG_DONTWAIT);
 		if (n == sizeof(msg) && msg.magic == WIRE_MAGIC && msg.type == WIRE_DONE)
 			return DONE;
+		/* What it had done is not known, and may be another's still, see client_linger(). */
 		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-			return DEAD;
+			return client_gone(c) ? DEAD : LATE;
 	}
 }
 
@@ -717,7 +719,7 @@ static unsigned int settle_batch(struct client *c, bool alive)
 		job_kill(c->job, "memory was unmapped while it was being evicted, and it cannot be "
 				 "told what of the rest was dropped: killed (start the program "
 				 "again)");
-	else if (c->race.end)
+	else if (c->race.end && !client_gone(c))
 		event_drop_race(c, c->race.start, c->race.end);
 	c->race = (struct range){ 0 };
 	if (alive && nr_busy)

@@ -379,7 +379,8 @@ static uint64_t evict_all_files(struct group *top)
 	for (unsigned int i = 0; i < n; i++) {
 		struct client *c = list[i];
 
-		if (group_is_in(c->job->group, top) && client_has_agent(c) && !client_is_dead(c))
+		if (group_is_in(c->job->group, top) && client_has_agent(c) && !client_is_dead(c) &&
+		    !client_lingers(c))
 			freed += evict_files(c, true);
 		client_put(c);
 	}

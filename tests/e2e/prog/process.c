@@ -92,6 +92,9 @@ void test_vforkleft(void)
 	pressure_init(args.size - nr * PAGE);
 	range_fill(mem, nr, 0, 0);
 	pressure();
+	/* Pages go and come when it is killed. */
+	pressure_start();
+	usleep(args.seed % 50 * 1000);
 	if (vfork())
 		fail_errno("vfork");
 	kill(parent, SIGKILL);
@@ -99,7 +102,8 @@ void test_vforkleft(void)
 		usleep(1000);
 	/* All that is to hear of it has. */
 	usleep(100000);
-	range_check(mem, nr, 0, 0);
+	/* Some: nothing goes any more to make room for them. */
+	range_check(mem + nr / 2 * PAGE, 64, nr / 2, 0);
 	passed("vforkleft");
 }
 
