@@ -28,9 +28,10 @@
 #define SHARE_BATCH	512
 #define WEIGH_TRIES	4
 #define PROC_PATH	64
-#define ARGUMENT_BYTES	(64 << 10)  /* of those no more stays */
-#define WEIGH_BYTES	(1 << 20)   /* made its own: to be weighed anew */
-#define GROWTH_BYTES	(512 << 10) /* the kernel counts what is resident to within some of that */
+#define ARGUMENT_BYTES	(64 << 10)   /* of those no more stays */
+#define WEIGH_BYTES	(1 << 20)    /* made its own: to be weighed anew */
+#define GROWTH_BYTES	(512 << 10)  /* the kernel counts what is resident to within some of that */
+#define READ_NS		100000000ULL /* more than it takes to read all of /proc/PID/smaps */
 #define LOOK_NS		20000000ULL
 #define MAX_LOST	64
 #define ANYWHERE	(1UL << 20)   /* to ask what holds for all of a client */
@@ -672,13 +673,16 @@ int client_resident(struct client *c, uint64_t *anon, uint64_t *file)
 		*file = 0;
 		return 0;
 	}
-	/* Nobody tells of it any more but we: what it had, and what we have brought since. */
+	/*
+	 * Nobody tells of it any more but we: what it had, and what we have brought since.  It may
+	 * be gone, and somebody is reading of it in /proc, as our own threads do.
+	 */
 	if (client_lingers(c)) {
 		int64_t since = __atomic_load_n(&c->charged, __ATOMIC_RELAXED) - c->hung_up_charged;
 
 		*anon = count_read(&c->own_anon) + (since > 0 ? (uint64_t)since : 0);
 		*file = 0;
-		return 0;
+		return now_ns() < c->hung_up_ns + READ_NS;
 	}
 	ret = read_statm(c, anon, file);
 	if (ret)

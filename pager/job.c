@@ -29,7 +29,7 @@
 #define EXEC_NS	    1000000000ULL  /* of that, without an environment */
 #define GREETING_NS 10000000000ULL
 #define CALLERS_MS  1000
-#define LINGER_MS   5
+#define LINGER_MS   2
 #define BATCH_NS    10000000000ULL /* /proc may be read meanwhile, which keeps a memory, too */
 
 /* Locks: jobs.lock -> the list of clients. */
