@@ -413,9 +413,7 @@ enum fault_result region_fault(struct vswap_region *r, size_t page)
 		region_wake(r, page);
 	if (result != FAULT_SERVED)
 		return result;
-	if (kind != PAGE_PRESENT)
-		count(&r->count.faults, 1);
-	else if (r->flags & VSWAP_REGION_SIGBUS && !is_readable(r, page))
+	if (kind == PAGE_PRESENT && r->flags & VSWAP_REGION_SIGBUS && !is_readable(r, page))
 		return FAULT_GONE;
 	if (kind == PAGE_STAGED) {
 		count(&r->count.recalled, 1);

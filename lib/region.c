@@ -561,7 +561,6 @@ void vswap_region_stat(struct vswap_region *r, struct vswap_region_stat *st, siz
 		.pages_stored = value(&r->count.stored),
 		.pages_lost = value(&r->count.lost),
 		.pages_pinned = __atomic_load_n(&r->pinned, __ATOMIC_RELAXED),
-		.faults = value(&r->count.faults),
 		.faults_first = value(&r->count.first),
 		.faults_stored = value(&r->count.refaults),
 		.faults_staged = value(&r->count.recalled),
@@ -573,6 +572,7 @@ void vswap_region_stat(struct vswap_region *r, struct vswap_region_stat *st, siz
 		.syscalls = r->whole,
 	};
 
+	out.faults = out.faults_first + out.faults_stored + out.faults_staged;
 	if (size > sizeof(out)) {
 		memset((char *)st + sizeof(out), 0, size - sizeof(out));
 		size = sizeof(out);

@@ -217,7 +217,7 @@ struct vswap_region {
 	/* Counters; atomic. */
 	struct {
 		u64 present, staged, stored, lost;
-		u64 faults, first, refaults, recalled, soon, readahead, evicted, direct, over;
+		u64 first, refaults, recalled, soon, readahead, evicted, direct, over;
 	} count;
 };
 
