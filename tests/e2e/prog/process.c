@@ -405,9 +405,8 @@ void test_pidns(void)
 static void *begets(void *unused)
 {
 	pid_t pid = cloned();
-	if (!pid) {
+	if (!pid)
 		pid = cloned();
-	}
 	for (;;)
 		pause();
 	return unused;
