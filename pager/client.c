@@ -20,6 +20,7 @@
 #include "job.h"
 #include "mapping.h"
 #include "state.h"
+#include "thread.h"
 
 #define HANDSHAKE_MS	10000
 #define GATE_TIMEOUT_NS 20000000L
@@ -27,7 +28,6 @@
 #define PARKED_NS	20000000ULL
 #define SHARE_BATCH	512
 #define WEIGH_TRIES	4
-#define PROC_PATH	64
 #define ARGUMENT_BYTES	(64 << 10)   /* of those no more stays */
 #define WEIGH_BYTES	(1 << 20)    /* made its own: to be weighed anew */
 #define GROWTH_BYTES	(512 << 10)  /* the kernel counts what is resident to within some of that */
@@ -593,18 +593,6 @@ static uint64_t minor_faults(struct client *c)
 }
 
 /*
- * The path of what /proc tells of a process's memory: of its agent's thread, for the one of
- * main() may have ended, and then has none.  Where @tid is of another namespace, or 0, there
- * is no such thread.
- */
-static void memory_path(char path[PROC_PATH], pid_t pid, uint32_t tid, const char *name)
-{
-	snprintf(path, PROC_PATH, "/proc/%d/task/%u/%s", pid, tid, name);
-	if (access(path, F_OK))
-		snprintf(path, PROC_PATH, "/proc/%d/%s", pid, name);
-}
-
-/*
  * Resident bytes, of anonymous memory and of files, all that the kernel counts: none of a
  * process that is going.  0 or -errno.
  */
@@ -747,12 +735,12 @@ bool client_has_grown(struct client *c, uint64_t now)
 static void proc_kb(const struct client *c, const char *file, const char *const *name,
 		    uint64_t *value, unsigned int nr)
 {
-	char path[PROC_PATH], line[256];
+	char path[THREAD_PATH], line[256];
 	unsigned long kb;
 	FILE *f;
 
 	memset(value, 0, nr * sizeof(*value));
-	memory_path(path, client_pid(c), c->agent_tid, file);
+	thread_path(path, client_pid(c), c->agent_tid, file);
 	f = fopen(path, "re");
 	if (!f)
 		return;
@@ -895,9 +883,9 @@ int client_receive(int sock, struct wire_msg *msg, int *fd)
 
 static int open_proc(pid_t pid, uint32_t tid, const char *name)
 {
-	char path[PROC_PATH];
+	char path[THREAD_PATH];
 
-	memory_path(path, pid, tid, name);
+	thread_path(path, pid, tid, name);
 	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
@@ -973,10 +961,7 @@ static void find_arguments(struct client *c)
  */
 static void hurry_agent(const struct client *c)
 {
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%u", client_pid(c), c->agent_tid);
-	if (!access(path, F_OK))
+	if (thread_of(client_pid(c), c->agent_tid))
 		setpriority(PRIO_PROCESS, c->agent_tid, -10);
 }
 
@@ -1185,11 +1170,11 @@ static bool drop_kept(void *child, const struct mapping *m)
 static void drop_all_kept(struct client *child, const struct client *parent)
 {
 	pid_t pid = client_pid(parent);
-	char path[PROC_PATH];
+	char path[THREAD_PATH];
 	int ret = 0;
 
 	if (pid) {
-		memory_path(path, pid, parent->agent_tid, "smaps");
+		thread_path(path, pid, parent->agent_tid, "smaps");
 		ret = mappings_kept(path, drop_kept, child);
 	} else if (client_lingers(parent)) {
 		strcpy(path, "/proc");

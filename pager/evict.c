@@ -42,6 +42,7 @@
 #include "job.h"
 #include "mapping.h"
 #include "state.h"
+#include "thread.h"
 
 #define REFUSED_NS	1000000000ULL /* leave alone what could not be moved */
 #define BUSY_TRIES	3
@@ -443,14 +444,15 @@ static bool awaits_event(struct client *c, uint64_t since_ns)
 {
 	bool seen = drop_seen(&c->drop) &&
 		    c->drop.number == __atomic_load_n(&c->shared->dropping, __ATOMIC_ACQUIRE);
-	char path[64], where[64] = "";
+	char path[32], where[64] = "";
 	ssize_t n = 0;
-	int fd;
+	int fd = -1;
 
 	if (!__atomic_load_n(&c->shared->dropping, __ATOMIC_ACQUIRE))
 		return false;
-	snprintf(path, sizeof(path), "/proc/%d/task/%u/wchan", client_pid(c), c->agent_tid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/%u/wchan", c->agent_tid);
+	if (thread_of(client_pid(c), c->agent_tid))
+		fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
 		n = read(fd, where, sizeof(where) - 1);
 		close(fd);
