@@ -73,6 +73,7 @@ def need(*tools):
 class Workload:
     kind = "pattern"
     weighed = True      # run once more for its peak memory
+    beside = False      # no target is about it: fewer rounds where time is short
     only = None         # names of backends, if not all
     env = {}            # more of it
     limit = None        # bytes; None: the first of parts of what it takes that zram can do
@@ -289,9 +290,9 @@ class Redis(Program):
         return rows
 
 
-def fewer(kind, work):
+def beside(kind, work):
     """One that no target is about."""
-    work.kind, work.rounds, work.weighed, work.once_s = kind, 3, False, 0.0
+    work.kind, work.beside, work.rounds, work.weighed, work.once_s = kind, True, 3, False, 0.0
     return work
 
 
@@ -303,14 +304,14 @@ def all_of(touch, directory):
     title, ops = PATTERNS["uniform"]
     work.append(Touch(touch, "2thr", "two threads, uniform", "uniform", 2 * ops, threads=2))
     work += [Sort(directory), Python(), Redis(directory), Compile(directory)]
-    work.append(fewer("sweep", Touch(touch, "sweep", "sweep once and free", "fill", 1)))
+    work.append(beside("sweep", Touch(touch, "sweep", "sweep once and free", "fill", 1)))
     for percent in RESIDENCY:
         if percent != 50:
-            work.append(fewer("residency", Touch(
+            work.append(beside("residency", Touch(
                 touch, f"uniform-{percent}", f"{title}, {percent} % resident", "uniform", ops,
                 residency=percent)))
     for data in DATA:
         if data != "2:1":
-            work.append(fewer("data", Touch(touch, f"uniform-{data}", f"{title}, {data} data",
+            work.append(beside("data", Touch(touch, f"uniform-{data}", f"{title}, {data} data",
                                             "uniform", ops, data=data)))
     return work

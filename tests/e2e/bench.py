@@ -302,15 +302,42 @@ def judged(t):
     t.check(told["verdict"] == "MISSED", f"{told}")
 
 
-@case("bench/complete", alone=True)
-def complete(t):
-    """Our own report is replaced only by one that has everything."""
-    from_build(t)
+def bench_compare():
+    """The program as a module, after from_build()."""
     script = os.path.join(sys.path[0], "bench-compare")
     loader = importlib.machinery.SourceFileLoader("bench_compare", script)
     loaded = importlib.util.module_from_spec(
         importlib.util.spec_from_loader(loader.name, loader))
     loader.exec_module(loaded)
+    return loaded
+
+
+@case("bench/fewer-rounds")
+def fewer_rounds(t):
+    """What no target is about is run less often where time is short, but run."""
+    from_build(t)
+    fewer = bench_compare().fewer
+
+    class Clock:
+        def __init__(self, left):
+            self.left = left
+
+        def fits(self, seconds):
+            return seconds <= self.left
+
+    def cost(work, rounds):
+        return len(work) * (1 + min(rounds, 3))
+
+    for left, rounds in ((40, 5), (39, 2), (30, 2), (29, 1), (0, 1)):
+        told = fewer(Clock(left), range(10), cost, 5)
+        t.check(told == rounds, f"{told} rounds in {left} seconds, not {rounds}")
+
+
+@case("bench/complete", alone=True)
+def complete(t):
+    """Our own report is replaced only by one that has everything."""
+    from_build(t)
+    loaded = bench_compare()
     args = loaded.arguments(["--full", "--tree", t.tmp])
     for skipped, others, where in (({}, {"core": {"results": []}, "live": []}, "docs"),
                                    ({"zipf": "out of time"}, {}, "build/compare"),
