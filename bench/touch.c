@@ -4,9 +4,11 @@
  *
  * RANDOM of each 32 words of a page are: with 32 it does not compress, with 15 LZ4
  * makes a half of it, with 8 (the default) a third, with 6 a quarter, with 1 a
- * twentieth.  0: all of it is zeros.
+ * twentieth.  0: all of it is zeros.  Or it is a file, whose pages they are, but for the
+ * last two words.
  *
- * PATTERN: fill (write the region once), seq, seqw, stride (every 16th page, then the
+ * PATTERN: fill (write the region OPS times, from one end to the other), rfill (the same
+ * in random order), seq, seqw, stride (every 16th page, then the
  * ones beside them), uniform, zipf (0.99), rw (uniform, half of them writes), phase
  * (uniform over a quarter of the region, another one after as many ops as there are
  * pages).  Ops are pages; it ends before if it takes SECONDS.  The latencies are
@@ -19,14 +21,18 @@
  *
  * All words of a page add up to what its number makes; each touch adds them up.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -116,6 +122,8 @@ static uint64_t zipf(uint64_t n)
 static const char *pattern;
 static char *mem;
 static uint64_t nr, random_words = 8, limit_ns;
+static uint64_t image_pages; /* of a file that the pages are made of, or 0 */
+static int image;
 
 static uint64_t *page(uint64_t p)
 {
@@ -145,22 +153,33 @@ static void fill_page(uint64_t p)
 		memset(word, 0, PAGE);
 		return;
 	}
-	for (unsigned int i = 0; i < WORDS; i++)
+	for (unsigned int i = 0; i < WORDS && !image_pages; i++)
 		word[i] = i % 32 < random_words ? next() : p;
+	if (image_pages && pread(image, word, PAGE, p % image_pages * PAGE) != PAGE) {
+		perror("touch: RANDOM");
+		exit(1);
+	}
 	word[WORDS - 1] = p;
 	word[WORDS - 2] += sum_wanted(p) - sum_of(word);
 }
 
+static bool fills(void)
+{
+	return !strcmp(pattern, "fill") || !strcmp(pattern, "rfill");
+}
+
 static void fill(void)
 {
-	for (uint64_t p = 0; p < nr; p++) {
+	for (uint64_t i = 0; i < nr; i++) {
+		/* A prime, and so each page once. */
+		uint64_t p = *pattern == 'r' && fills() ? i * 2654435761ULL % nr : i;
 		uint64_t t = now_ns();
 
 		/* What faults is the first word; the rest is making it up. */
 		*(volatile uint64_t *)page(p) = 0;
 		t = now_ns() - t;
 		fill_page(p);
-		if (strcmp(pattern, "fill"))
+		if (!fills())
 			continue;
 		hist[bucket(t)]++;
 		longest = t > longest ? t : longest;
@@ -347,8 +366,8 @@ static void print(uint64_t ops, uint64_t ns, uint64_t fill_ns, uint64_t free_ns)
 
 static int known(const char *name)
 {
-	static const char *const names[] = { "fill",	"seq",	"seqw", "stride",
-					     "uniform", "zipf", "rw",	"phase" };
+	static const char *const names[] = { "fill",	"rfill", "seq", "seqw", "stride",
+					     "uniform", "zipf",	 "rw",	"phase" };
 
 	for (unsigned int i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (!strcmp(name, names[i]))
@@ -356,9 +375,23 @@ static int known(const char *name)
 	return call_named(name) != NULL;
 }
 
+/* Returns 0, or -1 with the reason in errno. */
+static int take_image(const char *path)
+{
+	struct stat st;
+
+	image = open(path, O_RDONLY | O_CLOEXEC);
+	if (image < 0 || fstat(image, &st))
+		return -1;
+	image_pages = st.st_size / PAGE;
+	if (!image_pages)
+		errno = EINVAL;
+	return image_pages ? 0 : -1;
+}
+
 int touch_main(int argc, char **argv, const struct touch_memory *memory)
 {
-	uint64_t ops, start, fill_ns, ns, free_ns, wrong = 0;
+	uint64_t ops, start, fill_ns, ns, free_ns, wrong = 0, sweeps = 1;
 	unsigned int threads = 1;
 
 	if (argc < 4 || argc > 7 || !known(argv[1])) {
@@ -368,8 +401,14 @@ int touch_main(int argc, char **argv, const struct touch_memory *memory)
 	pattern = argv[1];
 	nr = strtoull(argv[2], NULL, 10) << 20 >> 12;
 	ops = strtoull(argv[3], NULL, 10);
-	if (argc > 4)
+	if (argc > 4 && strchr(argv[4], '/')) {
+		if (take_image(argv[4])) {
+			perror(argv[4]);
+			return 1;
+		}
+	} else if (argc > 4) {
 		random_words = strtoull(argv[4], NULL, 10);
+	}
 	if (argc > 5)
 		threads = strtoul(argv[5], NULL, 10);
 	if (argc > 6)
@@ -378,8 +417,10 @@ int touch_main(int argc, char **argv, const struct touch_memory *memory)
 		fprintf(stderr, "%s: %s: one thread only\n", memory->name, pattern);
 		return 2;
 	}
-	if (!nr || !threads) {
-		fprintf(stderr, "%s: no memory or no threads wanted\n", memory->name);
+	if (fills())
+		sweeps = ops;
+	if (!nr || !threads || !sweeps) {
+		fprintf(stderr, "%s: no memory, no ops or no threads wanted\n", memory->name);
 		return 2;
 	}
 	mem = memory->get(nr * PAGE);
@@ -388,21 +429,23 @@ int touch_main(int argc, char **argv, const struct touch_memory *memory)
 	if (!strcmp(pattern, "zipf"))
 		zipf_init(nr);
 	start = now_ns();
-	fill();
-	fill_ns = now_ns() - start;
+	for (uint64_t i = 0; i < sweeps; i++)
+		fill();
+	fill_ns = (now_ns() - start) / sweeps;
 	start = now_ns();
 	if (call_named(pattern)) {
 		if (call(call_named(pattern), ops)) {
 			fprintf(stderr, "%s: %s failed\n", memory->name, pattern);
 			return 1;
 		}
-	} else if (strcmp(pattern, "fill")) {
+	} else if (!fills()) {
 		wrong = touch_all(&ops, threads);
-	} else {
-		ops = nr;
-		start -= fill_ns;
 	}
 	ns = now_ns() - start;
+	if (fills()) {
+		ops = nr * sweeps;
+		ns = fill_ns * sweeps;
+	}
 	printf("{");
 	if (memory->tell)
 		memory->tell();

@@ -60,10 +60,12 @@ class Kernel(Backend):
         self.group, self.swap = group, store
         self.limit = 0
         self.best = (0, 0)
+        self.written = 0
 
     def begin(self, limit, before):
         self.limit = limit
         self.best = (0, 0)
+        self.written = swap.pages_written()
         self.swap.on()
         self.group.begin(limit)
 
@@ -83,6 +85,8 @@ class Kernel(Backend):
         return {"cpu_program_s": usage["cpu_s"], "cpu_vswap_s": 0.0,
                 "faults": usage["major_faults"], "peak_bytes": self.group.peak(),
                 "store_bytes": self.swap.peak(), "memory_bytes": self.memory(),
+                "written_bytes": (swap.pages_written() - self.written) * PAGE
+                if self.swap.disk else 0,
                 "pool_ratio": self.best[0] / self.best[1] if self.best[1] else None}
 
     def why(self):

@@ -75,18 +75,17 @@ def among(work, backends):
 
 def cost(work, backends, rounds):
     """Seconds that compare() is reckoned to take."""
-    return work.once_s + work.run_s * len(among(work, backends)) * min(rounds, work.rounds)
+    return work.once_s + work.run_s * len(among(work, backends)) * rounds
 
 
 def compare(work, backends, rounds, say):
     backends = among(work, backends)
-    rounds = min(rounds, work.rounds)
     tried = []
     if work.limit is None:
         say(f"{work.title}: what it takes")
         tried = choose_limit(work, backends)
     result = {"name": work.name, "title": work.title, "kind": work.kind, "unit": work.unit,
-              "limit_bytes": work.limit, "tried": tried, "rounds": []}
+              "beside": work.beside, "limit_bytes": work.limit, "tried": tried, "rounds": []}
     for number in range(rounds):
         result["rounds"].append({})
         for backend in backends:

@@ -8,7 +8,7 @@ from compare import measure
 
 MIB = 1 << 20
 HEAD = ("", "memory", "speed", "slowdown", "p50", "p99", "p99.9", "wall", "CPU program",
-        "CPU vswap", "faults", "peak", "above", "ratio", "free")
+        "CPU vswap", "faults", "written", "peak", "above", "ratio", "free")
 NARROW = HEAD[:6]       # a terminal has room for
 
 INTRO = """\
@@ -33,8 +33,9 @@ COLUMNS = """\
 *memory*: that sum. *speed*: {speed}. *slowdown*: to the same without a limit. *p50, p99, p99.9* of an
 access as the program sees it, those that do not fault among them. *wall*: of the whole process, making its
 data included. *CPU*: user and system, of the program and of the vswap beside it; the kernel's own threads
-are nobody's. *faults*: major faults, or what came back from anywhere under vswap. *peak*: of the group, which the
-kernel keeps at its limit, or of all, by vswap's own count; *above* the budget. *ratio*: bytes of pages kept
+are nobody's. *faults*: major faults, or what came back from anywhere under vswap. *written*: to the disk. *peak*:
+of the group, which the kernel keeps at its limit, with no store that it is not charged for, or of all, by vswap's
+own count; *above* the budget. *ratio*: bytes of pages kept
 compressed in memory to what they take there, where there was most of them. *free*: to unmap it all.
 """
 
@@ -175,7 +176,8 @@ def line(found, result, row, backend):
     return cells + [speed, around(slow, digits), cell("p50_ns", duration),
                     cell("p99_ns", duration), cell("p999_ns", duration), cell("wall_s", seconds),
                     cell("cpu_program_s", seconds), cell("cpu_vswap_s", seconds),
-                    cell("faults", count), cell("peak_bytes", mib), above,
+                    cell("faults", count), cell("written_bytes", mib),
+                    cell("peak_bytes", mib), above,
                     cell("pool_ratio", digits), cell("free_ns", duration)]
 
 
@@ -286,17 +288,17 @@ def ratio_lines(found, form):
 
 
 KINDS = (("pattern", "Patterns", "Each on 256 MiB, half of which the limit has room for, of data "
-          "that compresses 2:1. They end after 1.2 s, but zipf and phase change, which are not the "
+          "that compresses 2:1. They end after a second, but zipf and phase change, which are not the "
           "same all the time: those have as many accesses for all."),
-         ("sweep", "Written once and freed", "The region is written from one end to the other, "
-          "then unmapped."),
+         ("sweep", "Written and freed", "The region is written from one end to the other, in random "
+          "order, or four times, then unmapped."),
          ("program", "Programs", "The limit is the first of a half, 2/3, 3/4 and 7/8 of what each "
           "takes without one at which it ends well under zram. Of redis only the server is "
           "limited; of the compilers two run at once, in 3/4, 7/8 or all of what one takes."),
          ("residency", "With more and less memory", "The same pattern with a limit of other parts "
           "of what is touched."),
          ("data", "Data that compresses differently", "The same pattern, half of it resident."),
-         ("fits", "Memory enough", "Twice of what is touched."))
+         ("fits", "Memory enough", "Twice of what is touched, or an eighth more and 16 MiB."))
 
 
 def summary(found):
@@ -308,7 +310,7 @@ def summary(found):
     return "\n".join(text)
 
 
-def document(found, drawn, json, pictures):
+def document(found, drawn, json, pictures, tried):
     """The report, which names the file of all figures and the directory of the pictures."""
     command = shlex.join(found["command"])
     text = ["<!-- SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause -->",
@@ -329,6 +331,8 @@ def document(found, drawn, json, pictures):
              markdown(ratio_lines(found, lambda numbers: around(numbers, digits))), ""]
     for title, name in drawn:
         text.append(f"![{title}]({pictures}/{name})\n")
+    if tried:
+        text.append("## What was tried\n\n" + tried.partition("\n")[2])
     text += ["## All of it\n",
              COLUMNS.format(speed="pages, requests or runs a second, as it says")]
     for kind, title, about in KINDS:

@@ -13,9 +13,16 @@ from compare.machine import (Missing, PREFIX, ZSWAP, patiently, read, swaps, tex
 ZRAM = ("zram-lzo", "zram-lz4")     # names of the backends that are that
 
 
+def pages_written():
+    """To any swap, since the machine runs; what zswap keeps is not."""
+    return next(int(line.split()[1]) for line in read("/proc/vmstat").splitlines()
+                if line.startswith("pswpout "))
+
+
 class Swap:
     """A device or file that can be swapped to."""
     path = None
+    disk = True         # what is written there is not in memory
 
     def on(self):
         with uninterrupted():
@@ -44,6 +51,8 @@ def load_zram(undo):
 
 
 class Zram(Swap):
+    disk = False
+
     def __init__(self, undo, algorithm, size):
         load_zram(undo)
         try:

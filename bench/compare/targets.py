@@ -168,8 +168,9 @@ def overshoot(found):
 
 def rows(found):
     return [
-        compared(found, "program fits: wall time, to that without vswap", "fits",
-                 "vswap-both-file", ["none"], most=1.02, key="wall_s"),
+        *(compared(found, f"{title}: wall time, to that without vswap", name, "vswap-both-file",
+                   ["none"], most=1.02, key="wall_s")
+          for name, title in (("fits", "program fits"), ("fits-just", "program just fits"))),
         *patterns(found), *programs(found), *core(found),
         *others(found, "live", [
             ("tier rm: speed against fio's sequential read, ratio", ">= 0.7"),

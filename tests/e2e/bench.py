@@ -339,11 +339,21 @@ def complete(t):
     from_build(t)
     loaded = bench_compare()
     args = loaded.arguments(["--full", "--tree", t.tmp])
-    for skipped, others, where in (({}, {"core": {"results": []}, "live": []}, "docs"),
-                                   ({"zipf": "out of time"}, {}, "build/compare"),
-                                   ({}, {"live": {"missing": "out of time"}}, "build/compare")):
-        path = loaded.report_path(args, {"skipped": skipped, "others": others})
-        t.check(path == t.path(f"{where}/performance.md"), f"{path}, not in {where}")
+
+    def found(skipped=(), missing=(), other=None, rounds=5, beside=5):
+        return {"skipped": skipped, "missing": missing,
+                "others": {"core": other or {"results": []}, "live": []},
+                "results": [{"beside": False, "rounds": [{}] * rounds},
+                            {"beside": True, "rounds": [{}] * beside}]}
+
+    for told, where in ((found(), "docs"), (found(beside=2), "docs"),
+                        (found(missing=["region"]), "docs"),
+                        (found(skipped=["zipf"]), "build/compare"),
+                        (found(missing=["zswap"]), "build/compare"),
+                        (found(other={"missing": "out of time"}), "build/compare"),
+                        (found(rounds=4), "build/compare"), (found(beside=1), "build/compare")):
+        path = loaded.report_path(args, told)
+        t.check(path == t.path(f"{where}/performance.md"), f"{path}, not in {where}: {told}")
 
 
 @case("bench/links", timeout=120, alone=True)
