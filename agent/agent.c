@@ -447,12 +447,28 @@ static long staging_register(void)
 	return uffd_register(agent.staging, agent.staging_pages);
 }
 
+static long staging_unlock(void)
+{
+	return sys2(SYS_munlock, agent.staging, agent.staging_pages * WIRE_PAGE);
+}
+
+/*
+ * Pages move between mappings of which both are locked or none is.  With all its memory the
+ * program has locked staging, and what it wants to stay would go there.  Locked memory is
+ * what the kernel takes no such advice for.
+ */
+static void staging_check(void)
+{
+	if (sys3(SYS_madvise, agent.staging, WIRE_PAGE, MADV_COLD) == -E_INVAL)
+		staging_unlock();
+}
+
 static bool staging_drop(uint32_t pages)
 {
 	if (!allowed(sys3(SYS_madvise, agent.staging, pages * WIRE_PAGE, MADV_DONTNEED)))
 		return true;
-	/* The program has locked all its memory. */
-	return !sys2(SYS_munlock, agent.staging, agent.staging_pages * WIRE_PAGE) &&
+	/* The program has locked all its memory meanwhile. */
+	return !staging_unlock() &&
 	       !sys3(SYS_madvise, agent.staging, pages * WIRE_PAGE, MADV_DONTNEED);
 }
 
@@ -546,6 +562,7 @@ static void evict(void)
 	struct agent_shared *sh = agent.shared;
 	uint32_t stage = 0;
 
+	staging_check();
 	for (uint32_t r = 0; r < sh->nr_runs; r++) {
 		uint64_t addr = sh->run[r].addr;
 		uint32_t first = sh->run[r].first;

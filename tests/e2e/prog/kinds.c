@@ -10,49 +10,66 @@
 
 #include "vmtest.h"
 
-static void check_resident(char *mem, size_t nr)
+/* Bit 0 of each byte: is that page in memory?  To be freed. */
+static unsigned char *look(char *mem, size_t nr)
 {
 	unsigned char *vec = malloc(nr);
-	size_t i;
 
 	if (!vec)
 		fail_errno("malloc");
 	if (mincore(mem, nr * PAGE, vec))
 		fail_errno("mincore");
+	return vec;
+}
+
+static void check_resident(char *mem, size_t nr)
+{
+	unsigned char *vec = look(mem, nr);
+	size_t i;
+
 	for (i = 0; i < nr; i++)
 		if (!(vec[i] & 1))
 			fail("locked page %zu of %zu is not in memory", i, nr);
 	free(vec);
 }
 
-/* A few MiB, locked once while in memory and once while swapped out. */
+/* A few MiB, locked once while in memory and once while swapped out, at once or as touched. */
 void test_mlock(void)
 {
-	size_t nr = (2UL << 20) / PAGE;
-	char *early = map_anon(nr * PAGE), *late = map_anon(nr * PAGE);
+	size_t nr = (2UL << 20) / PAGE, half = nr / 2;
+	char *early = map_anon(nr * PAGE), *late = map_anon(nr * PAGE), *slow = map_anon(nr * PAGE);
 	unsigned int pass;
 
-	pressure_init(args.size - 2 * nr * PAGE);
+	pressure_init(args.size - 3 * nr * PAGE);
 	range_fill(early, nr, 0, 0);
 	range_fill(late, nr, nr, 0);
+	range_fill(slow, nr, 2 * nr, 0);
 	for (pass = 0; pass < args.passes; pass++) {
 		if (mlock(early, nr * PAGE))
 			fail_errno("mlock");
 		pressure();
 		if (mlock(late, nr * PAGE))
 			fail_errno("mlock of cold memory");
+		if (mlock2(slow, nr * PAGE, MLOCK_ONFAULT))
+			fail_errno("mlock2 MLOCK_ONFAULT");
+		range_check(slow, half, 2 * nr, pass);
 		pressure();
 		check_resident(early, nr);
 		check_resident(late, nr);
+		check_resident(slow, half);
 		range_check(early, nr, 0, pass);
 		range_check(late, nr, nr, pass);
+		range_check(slow, nr, 2 * nr, pass);
 		range_fill(early, nr, 0, pass + 1);
 		range_fill(late, nr, nr, pass + 1);
-		if (munlock(early, nr * PAGE) || munlock(late, nr * PAGE))
+		range_fill(slow, nr, 2 * nr, pass + 1);
+		if (munlock(early, nr * PAGE) || munlock(late, nr * PAGE) ||
+		    munlock(slow, nr * PAGE))
 			fail_errno("munlock");
 		pressure();
 		range_check(early, nr, 0, pass + 1);
 		range_check(late, nr, nr, pass + 1);
+		range_check(slow, nr, 2 * nr, pass + 1);
 	}
 }
 
@@ -165,6 +182,58 @@ void test_sysv(void)
 		fail_errno("shmdt");
 }
 
+/* What is mapped from now on is locked, and stays while what was there before comes and goes. */
+static void lock_future(size_t nr)
+{
+	char *whole, *touched;
+	size_t half = nr / 2;
+
+	if (mlockall(MCL_FUTURE))
+		fail_errno("mlockall MCL_FUTURE");
+	whole = map_anon(nr * PAGE);
+	if (mlockall(MCL_FUTURE | MCL_ONFAULT))
+		fail_errno("mlockall MCL_FUTURE | MCL_ONFAULT");
+	touched = map_anon(nr * PAGE);
+	range_fill(touched, half, 0, 0);
+	pressure();
+	check_resident(whole, nr);
+	check_resident(touched, half);
+	range_check_zero(whole, nr, 0);
+	range_check(touched, half, 0, 0);
+	range_check_zero(touched + half * PAGE, half, half);
+	unmap(whole, nr * PAGE);
+	unmap(touched, nr * PAGE);
+}
+
+/* What is in memory stays, and so does what comes back, when for that others would have to go. */
+static void lock_as_touched(void)
+{
+	size_t nr = args.size / 2 / PAGE, some = (2UL << 20) / PAGE, i;
+	char *mem = map_anon(nr * PAGE);
+	unsigned char *before, *after;
+
+	range_fill(mem, nr, 0, 0);
+	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT))
+		fail_errno("mlockall MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT");
+	before = look(mem, nr);
+	for (i = 0; i < nr && some; i++)
+		if (!(before[i] & 1)) {
+			page_check(mem + i * PAGE, i, 0);
+			before[i] = 1;
+			some--;
+		}
+	after = look(mem, nr);
+	for (i = 0; i < nr; i++)
+		if ((before[i] & 1) && !(after[i] & 1))
+			fail("page %zu of %zu was in memory, locked, and is no more", i, nr);
+	free(before);
+	free(after);
+	if (munlockall())
+		fail_errno("munlockall");
+	range_check(mem, nr, 0, 0);
+	unmap(mem, nr * PAGE);
+}
+
 /* All of it locked, what comes later too, and let go again. */
 void test_mlockall(void)
 {
@@ -183,7 +252,7 @@ void test_mlockall(void)
 	later = map_anon(nr * PAGE);
 	check_resident(later, nr);
 	range_fill(later, nr, nr, 0);
-	/* MCL_FUTURE holds for what comes after, so it ends before the pressure. */
+	/* MCL_FUTURE holds for what comes after, so it ends before what is to be paged is mapped. */
 	if (mlockall(MCL_CURRENT))
 		fail_errno("mlockall MCL_CURRENT");
 	pressure_init(args.size / 2);
@@ -192,9 +261,11 @@ void test_mlockall(void)
 	check_resident(later, nr);
 	range_check(mem, nr, 0, 0);
 	range_check(later, nr, nr, 0);
+	lock_future(nr / 2);
 	if (munlockall())
 		fail_errno("munlockall");
 	pressure();
 	range_check(mem, nr, 0, 0);
 	range_check(later, nr, nr, 0);
+	lock_as_touched();
 }
