@@ -38,8 +38,9 @@ EXPORT int madvise(void *addr, size_t bytes, int advice)
 		if (control)
 			advise_set_up(control);
 	}
-	if (advice == MADV_POPULATE_WRITE)
-		return (int)as_libc(populate_slowly(addr, bytes));
+	/* Where it makes huge pages, reading takes memory as well. */
+	if (advice == MADV_POPULATE_WRITE || advice == MADV_POPULATE_READ)
+		return (int)as_libc(populate_slowly(addr, bytes, advice));
 	/* Where that is refused, so is what follows. */
 	if (advice == ADVICE_GUARD_INSTALL)
 		sys3(SYS_madvise, addr, bytes, MADV_DONTNEED);

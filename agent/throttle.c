@@ -70,7 +70,7 @@ static void wait_for_look(void)
 	}
 }
 
-long populate_slowly(void *addr, size_t bytes)
+long populate_slowly(void *addr, size_t bytes, int advice)
 {
 	size_t done = 0;
 	long ret;
@@ -78,7 +78,7 @@ long populate_slowly(void *addr, size_t bytes)
 	do {
 		size_t left = bytes - done, n = left < POPULATE_BYTES ? left : POPULATE_BYTES;
 
-		ret = sys3(SYS_madvise, (char *)addr + done, n, MADV_POPULATE_WRITE);
+		ret = sys3(SYS_madvise, (char *)addr + done, n, advice);
 		done += n;
 		wait_for_room();
 	} while (!ret && done < bytes);
@@ -99,7 +99,7 @@ EXPORT void *mmap(void *addr, size_t bytes, int prot, int flags, int fd, off_t o
 	ret = sys6(SYS_mmap, (long)addr, bytes, prot, flags, fd, offset);
 	/* It is mapped, whether there is memory for it or not. */
 	if (slowly && (ret >= 0 || ret < -4095))
-		populate_slowly((void *)ret, bytes);
+		populate_slowly((void *)ret, bytes, MADV_POPULATE_WRITE);
 	return (void *)as_libc(ret);
 }
 

@@ -18,7 +18,7 @@ void throttle_set_up(void *wiped_on_fork, struct agent_shared *control);
 /* Before a thread is created: its stack is mapped by libc. */
 void throttle_thread(void);
 
-/* MADV_POPULATE_WRITE in steps, each of which may wait.  0 or -errno. */
-long populate_slowly(void *addr, size_t bytes);
+/* MADV_POPULATE_WRITE or _READ in steps, each of which may wait.  0 or -errno. */
+long populate_slowly(void *addr, size_t bytes, int advice);
 
 #endif

@@ -444,6 +444,8 @@ void reclaim_begins(struct client *c)
 	__atomic_store_n(&c->shared->looks,
 			 !reclaim_has_room(c->job->group, 2 * CHILD_MS * TOUCH_BYTES_MS),
 			 __ATOMIC_RELAXED);
+	/* It may fork before it is looked at. */
+	reclaim_forks(c);
 }
 
 /*
