@@ -273,30 +273,36 @@ class Test:
         """The command for that with its summed PSS sampled every 50 ms, for peak()."""
         return [self.prog("pss"), "-o", self.path("pss"), *argv]
 
-    def peak(self, run):
+    def peak(self, run, bound):
+        """What it had at most; where it is held to a bound, it was looked at often enough."""
         with open(self.path("pss")) as f:
             text = f.read().split()
         self.check(len(text) == 3, "no samples", run)
-        return int(text[0])
+        peak, samples, elapsed_ms = map(int, text)
+        # A quarter: one may take long, for many maps, or made again as processes end.
+        self.check(not bound or self.sanitized or samples * 200 + 500 >= elapsed_ms,
+                   f"only {samples} samples of its memory in {elapsed_ms} ms", run)
+        return peak
 
     def sampled(self, argv, stdin=b"", **popen):
         """run(), with that in .peak."""
         run = self.run(self.pss(argv), stdin, **popen)
-        run.peak = self.peak(run)
+        run.peak = self.peak(run, True)
         return run
 
     def vswap_run(self, *args):
         return [self.vswap, "run", *args]
 
     def paged(self, argv, ram=None, options=(), status=0, bound=True, paged_out=True, stdin=b"",
-              **popen):
+              own_bound=True, **popen):
         """Run argv in ram bytes; returns the run and its statistics.
 
-        What every such run must keep: the exit status, the memory bound, a
-        statistics file, and that the program was paged at all.
+        What every such run must keep: the exit status, the memory bound, by
+        its own count as well, a statistics file, and that the program was
+        paged at all.
         """
         return self.paged_end(self.paged_begin(argv, ram, options, **popen), status, bound,
-                              paged_out, stdin)
+                              paged_out, stdin, own_bound)
 
     def paged_begin(self, argv, ram=None, options=(), **popen):
         """The same for a command that others talk to; paged_end() ends it."""
@@ -307,23 +313,24 @@ class Test:
         live.limit = (ram or self.ram) * 1.05 + 16 * MIB
         return live
 
-    def paged_end(self, live, status=0, bound=True, paged_out=True, stdin=b""):
-        return self.paged_ended(live, live.finish(stdin), status, bound, paged_out)
+    def paged_end(self, live, status=0, bound=True, paged_out=True, stdin=b"", own_bound=True):
+        return self.paged_ended(live, live.finish(stdin), status, bound, paged_out, own_bound)
 
-    def paged_ended(self, live, run, status, bound, paged_out):
-        run.peak = self.peak(run)
+    def paged_ended(self, live, run, status, bound, paged_out, own_bound=True):
         self.check(run.status == status, f"status {run.status}, not {status}", run)
         try:
             with open(self.path("stats.json")) as f:
                 stats = json.load(f)
         except (OSError, ValueError) as e:
             raise Failed(f"statistics: {e}\n{run}") from None
+        run.peak = self.peak(run, bound)
         self.check(stats["pgsteal"] > 0 or not paged_out, "nothing was paged out", run)
         if bound and not self.sanitized:
             own = stats["ram_bytes_peak"]
             self.check(run.peak <= live.limit, f"peak memory {run.peak / MIB:.1f} MiB, bound is "
                        f"{live.limit / MIB:.1f} MiB ({own / MIB:.1f} MiB by its own count)", run)
-            self.check(own <= live.limit, "ram_bytes_peak is above the bound", run)
+            self.check(not own_bound or own <= live.limit, "ram_bytes_peak is above the bound",
+                       run)
         return run, stats
 
     def copied(self, argv, ram=None, options=(), bound=True, env=None):

@@ -3,9 +3,10 @@
 import json
 import os
 import shlex
+import sys
 
 from failure import check_pages
-from harness import MIB, case
+from harness import MIB, Skipped, case, wait_until
 
 # name: sanitizers' builds to run it on as well, whether the memory bound holds
 # (shared and locked memory is not vswap's to page).
@@ -161,6 +162,49 @@ def vforkleft(t):
     t.check(killed < 4, "killed each time", ran)
 
 
+@case("memory/parentexec", timeout=60)
+def parentexec(t):
+    """What a parent leaves by exec stays its child's; the two are one tree."""
+    ran, _ = t.paged(t.vmtest("parentexec", 3 * t.ram))
+    t.check(sorted(ran.out.splitlines()) == [b"ok parentexec", b"ok rw"], "wrong output", ran)
+
+
+@case("memory/forkshare", timeout=60)
+def forkshare(t):
+    """What is out is shared by count: no page is read back for a fork, and none goes twice."""
+    pages, children, forks = 3 * t.ram // 4096, 8, 100
+    most = pages * 17 // 16
+    live = t.paged_begin(t.vmtest("hold", 3 * t.ram, "--hard"))
+    pid = live.line(40).split()[1]
+
+    def counts():
+        stats = json.loads(t.run([t.vswap, "stat", "--json", pid]).out)
+        return stats["slots_used"], sum(stats["faults"][kind] for kind in
+                                        ("cache", "fill", "pool", "tier"))
+
+    def check(what, n, since):
+        slots, read = counts()
+        t.check(slots < most, f"{what}: {slots} slots of {pages} pages")
+        # Their stacks and libc's pages.
+        t.check(read - since < 16 * n, f"{what}: {read - since} pages read back")
+
+    slots, read = counts()
+    t.check(slots > pages // 2, f"{slots} slots of {pages} pages")
+    live.say(f"fork {children}")
+    t.check(live.line(30) == "forked", "not forked")
+    check(f"{children} children", 2 * children, read)
+    live.say("end")
+    t.check(live.line(30) == "ended", "wrong bytes in a child")
+    # They wrote as much as there is, and give it back at once.
+    t.check(wait_until(lambda: counts()[0] < most, 1), f"{counts()[0]} slots after them")
+    read = counts()[1]
+    live.say(f"forks {forks}")
+    t.check(live.line(30) == "forked", "not forked")
+    check(f"{forks} forks", forks, read)
+    check_pages(t, live)
+    t.paged_end(live)
+
+
 @case("memory/leftbehind", timeout=60)
 def leftbehind(t):
     """One whose parent has ended counts with what that left it, or others grow beside it."""
@@ -251,3 +295,25 @@ def fits(t):
         stats = json.load(f)
     t.check(stats["pgsteal"] == 0, f"{stats['pgsteal']} pages were taken away", run)
     t.check(sum(stats["faults"].values()) == 0, f"faults: {stats['faults']}", run)
+
+
+HUGE = """import mmap, re
+m = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+m.madvise(mmap.MADV_HUGEPAGE)
+for at in range(0, len(m), 4096):
+    m[at] = 1
+print(re.search(r"AnonHugePages: *([0-9]+)", open("/proc/self/smaps_rollup").read())[1])
+"""
+
+
+@case("memory/fits-huge")
+def fits_huge(t):
+    """Less than its budget: it has as many huge pages as alone."""
+    t.need_userfaultfd()
+    argv = [sys.executable, "-c", HUGE]
+    alone = t.run(argv)
+    if int(alone.out) < 48 << 10:
+        raise Skipped(f"there are few huge pages here: {int(alone.out)} KiB")
+    run = t.run(t.vswap_run("--ram", "512M", "--", *argv))
+    t.check(run.status == 0 and int(run.out) >= int(alone.out) - 4096,
+            f"{int(alone.out)} KiB of huge pages alone", run)

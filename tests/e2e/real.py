@@ -39,25 +39,27 @@ ISSUE_PYTHON = ("import hashlib; d={i: str(i)*20 for i in range(2500000)}; "
 
 # Workers are forked, and none has anything in common with the others.
 POOL = """
-import hashlib, multiprocessing, random
+import hashlib, multiprocessing, random, sys
+rows, times, tasks = map(int, sys.argv[1:])
 def work(seed):
     rng = random.Random(seed)
-    table = {rng.getrandbits(40): str(i) * 20 for i in range(80000)}
+    table = {rng.getrandbits(40): str(i) * times for i in range(rows)}
     order = sorted(table)
     return hashlib.sha256("".join(table[k] for k in order).encode()).hexdigest()
 if __name__ == "__main__":
     kept = [str(i) * 30 for i in range(40000)]
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        for digest in pool.map(work, range(4), chunksize=1):
+        for digest in pool.map(work, range(tasks), chunksize=1):
             print(digest)
     print(hashlib.sha256("".join(kept).encode()).hexdigest())
 """
 
 NUMPY = """
-import hashlib, numpy
+import hashlib, numpy, sys
+rows, columns = map(int, sys.argv[1:])
 rng = numpy.random.default_rng(1)
-a = rng.integers(0, 1000, 1000000)
-b = numpy.sort(a.reshape(1000, 1000), axis=0)
+a = rng.integers(0, 1000, rows * columns)
+b = numpy.sort(a.reshape(rows, columns), axis=0)
 c = numpy.cumsum(b, axis=1) % 4096
 d = (b.T[:200] @ c[:, :200]).astype(numpy.int64)
 assert (numpy.bincount(b.ravel()) == numpy.bincount(a)).all()
@@ -169,21 +171,22 @@ def zstd(t, tier, under):
     t.check(sha256(back) == sha256(text), "did not come back the same")
 
 
-@case("real/multiprocessing", timeout=120)
-def multiprocessing(t):
-    argv = [PYTHON, "-c", POOL]
-    plain = t.run(argv)
-    ran, _ = t.paged(argv, ram=48 * MIB)
-    t.check(ran.out == plain.out, "another output than without vswap", ran)
+def add_sized(name, factor, argv, *sizes):
+    """Not for a pool alone; sizes for the larger factor are such that it does not take long."""
+    @case(f"real/{name}/{factor}x", timeout=120)
+    def run(t):
+        sized = [*argv, *map(str, sizes)]
+        peak, out = plain_peak(t, (name, factor), sized)
+        ran, _ = t.paged(sized, ram=max(peak // factor, 16 * MIB))
+        t.check(ran.out == out, "another output than without vswap", ran)
 
 
-@case("real/numpy", timeout=120)
-def numpy(t):
-    """Numbers that do not compress: not for a pool alone."""
-    argv = ["/usr/bin/python3", "-c", NUMPY]
-    peak, out = plain_peak(t, "numpy", argv)
-    ran, _ = t.paged(argv, ram=peak // 2)
-    t.check(ran.out == out, "another output than without vswap", ran)
+add_sized("multiprocessing", 2, [PYTHON, "-c", POOL], 80000, 20, 4)
+# Few and long rows: each is read at random, and waited for.
+add_sized("multiprocessing", 4, [PYTHON, "-c", POOL], 10000, 200, 2)
+# Over columns again and again: of few rows, for all of a column's pages must be there at once.
+add_sized("numpy", 2, ["/usr/bin/python3", "-c", NUMPY], 1000, 1000)
+add_sized("numpy", 4, ["/usr/bin/python3", "-c", NUMPY], 300, 5000)
 
 
 def unpack(t, path, *names):
@@ -228,22 +231,35 @@ def make(t):
     t.check(objects(build) == plain, "other objects than without vswap")
 
 
-def add_stress(stressor, *options, **paged):
-    @case(f"real/stress-ng-{stressor}", timeout=120)
+def add_stress(stressor, ops, *options, ballast=0, kind="", **paged):
+    """Beside so many MiB of other memory, for those that have little that can be paged."""
+    @case(f"real/stress-ng-{stressor}{kind}", timeout=120)
     def run(t):
-        t.paged(["stress-ng", "--temp-path", t.tmp, "--verify", f"--{stressor}", "1", *options],
-                ram=24 * MIB, **paged)
+        argv = ["stress-ng", "--verbose", "--metrics-brief", "--temp-path", t.tmp, "--verify",
+                f"--{stressor}", "1", f"--{stressor}-ops", str(ops), *options]
+        if ballast:
+            argv = ["env", "LD_PRELOAD=" + t.prog("libballast.so"), f"BALLAST={ballast}", *argv]
+        ran, _ = t.paged(argv, ram=24 * MIB, **paged)
+        # What it cannot do here it skips, and what was killed it begins again: neither is an error.
+        said = ran.out + ran.err
+        done = re.search(rf"\] {stressor} +(\d+) ".encode(), said)
+        t.check(done and int(done[1]) >= ops, f"not {ops} operations", ran)
+        t.check(not re.search(rb"skipp(ed(?!: 0)|ing)|restarts: [1-9]", said), "skipped or killed",
+                ran)
 
 
-# Those of mmap and madvise use shared memory too, which is not paged; the one of vm forks and
-# fills at once, where vswap's own count of what is shared is too high for a moment.
-add_stress("vm", "--vm-bytes", "64M", "--vm-ops", "2000", bound=False)
-add_stress("brk", "--brk-ops", "30000", paged_out=False)
-add_stress("mmap", "--mmap-bytes", "8M", "--mmap-ops", "10", bound=False, paged_out=False)
-add_stress("mremap", "--mremap-bytes", "16M", "--mremap-ops", "40")
-add_stress("madvise", "--madvise-ops", "20", bound=False, paged_out=False)
-add_stress("fork", "--fork-ops", "500", paged_out=False)
-add_stress("vfork", "--vfork-ops", "500", paged_out=False)
+# Where one forks and fills at once, or shares the ballast, vswap's own count of what is shared is
+# too high for a moment; those of mmap and madvise use shared memory too, which is not paged.
+add_stress("vm", 2000, "--vm-bytes", "64M", own_bound=False)
+# A child's child that fills it at once, in huge pages.
+add_stress("vm", 300, "--vm-bytes", "64M", "--vm-method", "zero-one", "--vm-madvise", "hugepage",
+           kind="-huge")
+add_stress("brk", 30000, ballast=48, own_bound=False)
+add_stress("mmap", 10, "--mmap-bytes", "8M", ballast=48, bound=False)
+add_stress("mremap", 20, "--mremap-bytes", "16M", ballast=16)
+add_stress("madvise", 20, ballast=48, bound=False)
+add_stress("fork", 100, ballast=48, own_bound=False)
+add_stress("vfork", 500, ballast=48, own_bound=False)
 
 
 def process_vm_readv(pid, start, length):
@@ -265,16 +281,18 @@ def inspect(t):
     live.say("where")
     _, start, length = live.line(10).split()
     start, length = int(start), int(length)
-    by_proc, errors = {}, 0
+    by_proc, out = {}, []
     with open(f"/proc/{pid}/mem", "rb", 0) as f:
         for at in range(0, length, 4096):
             try:
                 by_proc[at] = os.pread(f.fileno(), 4096, start + at)
             except OSError as e:
                 t.check(e.errno == errno.EIO, f"/proc/PID/mem: {e}")
-                errors += 1
-    t.check(by_proc and errors, f"{len(by_proc)} pages by /proc/PID/mem, {errors} errors")
-    by_gdb = t.run(["gdb", "-nx", "-batch", "-p", str(pid), "-ex", f"x/gx {start + max(by_proc)}",
+                out.append(at)
+    t.check(by_proc and out, f"{len(by_proc)} pages by /proc/PID/mem, {len(out)} errors")
+    peeks = [max(by_proc), out[-1]]
+    by_gdb = t.run(["gdb", "-nx", "-batch", "-p", str(pid),
+                    *[word for at in peeks for word in ("-ex", f"x/gx {start + at}")],
                     "-ex", "info threads", "-ex", "detach"])
     by_vm = process_vm_readv(pid, start, length)
     dump = t.path("dump")
@@ -286,6 +304,12 @@ def inspect(t):
     for at, page in by_proc.items():
         t.check(page == data[at:at + 4096], f"/proc/PID/mem gave other bytes at {at:#x}")
     t.check(by_gdb.status == 0 and b"vswap-agent" in by_gdb.out, "gdb cannot attach", by_gdb)
+    for at in peeks:
+        said = re.search(rf"^{start + at:#x}:\s+(\w+)$", by_gdb.out.decode(), re.M)
+        refused = f"Cannot access memory at address {start + at:#x}".encode() in by_gdb.err
+        right, = struct.unpack_from("<Q", data, at)
+        t.check(int(said[1], 16) == right if said else refused and at in out,
+                f"gdb at {start + at:#x}, which has {right:#x}", by_gdb)
     live.say("check")
     t.check(live.line(30).endswith(" sigbus 0 wrong 0"), "wrong bytes after that")
     t.paged_end(live)

@@ -107,6 +107,10 @@ void test_free(void)
 #define GUARD_REMOVE  103
 #define COLLAPSE      25 /* Linux 6.1 */
 
+#define GUARDS	      8 /* pages in a row that are guard pages, and then as many that are not */
+
+bool may_read(char *byte); /* remap.c */
+
 static void advise(char *mem, size_t nr, int advice, const char *name)
 {
 	if (madvise(mem, nr * PAGE, advice))
@@ -142,6 +146,82 @@ static void in_child(char *wiped, char *kept, char *absent, size_t nr)
 	advise(kept + nr / 2 * PAGE, nr - nr / 2, MADV_DOFORK, "MADV_DOFORK");
 	close(pipes[0]);
 	close(pipes[1]);
+}
+
+static bool is_guard(size_t i)
+{
+	return i / GUARDS % 2 == 0;
+}
+
+/* False: the kernel has none. */
+static bool install_guards(char *mem, size_t nr)
+{
+	size_t i;
+
+	for (i = 0; i < nr; i += 2 * GUARDS)
+		if (madvise(mem + i * PAGE, GUARDS * PAGE, GUARD_INSTALL)) {
+			if (i || errno != EINVAL)
+				fail_errno("MADV_GUARD_INSTALL");
+			return false;
+		}
+	return true;
+}
+
+static void check_guards(char *mem, size_t nr, uint64_t id)
+{
+	size_t i;
+
+	for (i = 0; i < nr; i++) {
+		if (!is_guard(i))
+			page_check(mem + i * PAGE, id + i, 1);
+		else if (may_read(mem + i * PAGE))
+			fail("guard page %zu was read", i);
+	}
+}
+
+/* In one go over those, too, that are none. */
+static void remove_guards(char *mem, size_t nr, uint64_t id)
+{
+	size_t i;
+
+	advise(mem, nr, GUARD_REMOVE, "MADV_GUARD_REMOVE");
+	for (i = 0; i < nr; i++) {
+		if (is_guard(i))
+			page_check_zero(mem + i * PAGE, id + i);
+		else
+			page_check(mem + i * PAGE, id + i, 1);
+	}
+}
+
+/* Among the pages of @mem, which is swapped out and at version 1. */
+static void guard(char *mem, size_t nr, uint64_t id)
+{
+	char *fresh;
+	pid_t child;
+	size_t i;
+
+	if (!install_guards(mem, nr))
+		return;
+	/* What is read ahead of the pages between must not run over them. */
+	check_guards(mem, nr, id);
+	fresh = map_anon(nr * PAGE);
+	install_guards(fresh, nr);
+	pressure();
+	for (i = 0; i < nr; i++)
+		if (!is_guard(i))
+			page_fill(fresh + i * PAGE, id + i, 1);
+	check_guards(fresh, nr, id);
+	unmap(fresh, nr * PAGE);
+	child = forked();
+	if (!child) {
+		check_guards(mem, nr, id);
+		remove_guards(mem, nr, id);
+		_exit(0);
+	}
+	wait_for(child, "child");
+	/* The child has removed its own only. */
+	check_guards(mem, nr, id);
+	remove_guards(mem, nr, id);
 }
 
 /* Every other kind of advice, to memory that is swapped out. */
@@ -183,15 +263,7 @@ void test_advices(void)
 		range_check(b, nr, nr, 1);
 		range_check(c, nr, 2 * nr, 1);
 
-		/* A kernel without guard pages says EINVAL. */
 		pressure();
-		if (madvise(b, nr / 2 * PAGE, GUARD_INSTALL)) {
-			if (errno != EINVAL)
-				fail_errno("MADV_GUARD_INSTALL");
-			continue;
-		}
-		range_check(b + nr / 2 * PAGE, nr - nr / 2, nr + nr / 2, 1);
-		advise(b, nr / 2, GUARD_REMOVE, "MADV_GUARD_REMOVE");
-		range_check_zero(b, nr / 2, nr);
+		guard(b, nr, nr);
 	}
 }

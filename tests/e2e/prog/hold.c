@@ -8,7 +8,10 @@
  * "written"; "grow BYTES" takes that much memory instead of what there was and
  * prints "grown"; "gaps BYTES" does so, too, and leaves the first pages of each block
  * untouched, "peek" checks the others only; "where" prints "at ADDRESS BYTES"; "dump
- * FILE" writes it all to a file and prints "dumped"; end of file ends it.
+ * FILE" writes it all to a file and prints "dumped"; "fork N" has so many children,
+ * prints "forked" when they are there, and "end" when they are to write a part each and
+ * end, "ended" is printed then; "forks N" has as many that end at once, one after the
+ * other, and prints "forked"; end of file ends it.
  *
  * What it obeys with is locked: a test that ruins a tier is to lose pages of what is
  * held, not stdin's buffer.
@@ -23,8 +26,9 @@
 
 #include "vmtest.h"
 
-#define BLOCK 512
-#define GAP   64
+#define BLOCK	 512
+#define GAP	 64
+#define CHILDREN 8
 
 static sigjmp_buf lost;
 static bool gaps;
@@ -52,8 +56,25 @@ static void keep(const void *what, size_t bytes)
 		fail_errno("mlock");
 }
 
+/* Until @end is closed, then it writes its part of @nr pages, and no other's. */
+static void child(int end, unsigned int number, char *mem, size_t nr, uint32_t version)
+{
+	size_t part = nr / CHILDREN, first = number * part, next = (number + 1) % CHILDREN * part;
+	char byte;
+
+	if (read(end, &byte, 1))
+		fail_errno("read");
+	range_check(mem + first * PAGE, part, first, version);
+	range_fill(mem + first * PAGE, part, first, version + 1 + number);
+	range_check(mem + next * PAGE, part, next, version);
+	range_check(mem + first * PAGE, part, first, version + 1 + number);
+	_exit(0);
+}
+
 void test_hold(void)
 {
+	static int end[2];
+	static pid_t pid[CHILDREN];
 	static size_t nr, i, good, bus, wrong, bytes;
 	static uint32_t version;
 	static char *mem, in[BUFSIZ], out[BUFSIZ];
@@ -112,6 +133,31 @@ void test_hold(void)
 			if (!file || fwrite(mem, PAGE, nr, file) != nr || fclose(file))
 				fail_errno(path);
 			flushed(printf("dumped\n"));
+		} else if (sscanf(line, "fork %zu", &bytes) == 1 && bytes <= CHILDREN) {
+			if (pipe(end))
+				fail_errno("pipe");
+			for (i = 0; i < bytes; i++) {
+				pid[i] = forked();
+				if (!pid[i]) {
+					close(end[1]);
+					child(end[0], i, mem, nr, version);
+				}
+			}
+			close(end[0]);
+			flushed(printf("forked\n"));
+		} else if (!strcmp(line, "end\n")) {
+			close(end[1]);
+			for (i = 0; i < bytes; i++)
+				wait_for(pid[i], "child");
+			flushed(printf("ended\n"));
+		} else if (sscanf(line, "forks %zu", &bytes) == 1) {
+			for (i = 0; i < bytes; i++) {
+				pid[0] = forked();
+				if (!pid[0])
+					_exit(0);
+				wait_for(pid[0], "child");
+			}
+			flushed(printf("forked\n"));
 		} else {
 			fail("told '%s'", line);
 		}

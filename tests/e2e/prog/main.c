@@ -58,6 +58,7 @@ static const struct {
 	{ "forkgrow", test_forkgrow },
 	{ "forkthreads", test_forkthreads },
 	{ "forkmoves", test_forkmoves },
+	{ "parentexec", test_parentexec },
 	{ "spawn", test_spawn },
 	{ "shell", test_shell },
 	{ "clone", test_clone },

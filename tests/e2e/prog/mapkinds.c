@@ -12,6 +12,9 @@
 #define ANON  (MAP_PRIVATE | MAP_ANONYMOUS)
 #define RUN   16 /* pages mapped anew at a place */
 #define GROWS 64 /* pages a mapping grows downwards by */
+#define APART 8	 /* runs from one that is mapped over by another kind to the next */
+
+bool may_read(char *byte); /* remap.c */
 
 static char *map_at(void *addr, size_t pages, int flags)
 {
@@ -43,6 +46,99 @@ static void map_over(char *mem, size_t nr)
 	/* A hint that cannot be followed is no reason to touch what is there. */
 	unmap(map_at(mem, RUN, 0), RUN * PAGE);
 	page_check(mem, 0, 0);
+}
+
+#define FILE_ID	  (1UL << 32)
+#define SHARED_ID (1UL << 33)
+
+enum kind {
+	PRIVATE_FILE,
+	SHARED,
+	NO_ACCESS,
+	KINDS,
+};
+
+static void map_kind(char *at, enum kind kind, int fd)
+{
+	void *mem;
+
+	switch (kind) {
+	case PRIVATE_FILE:
+		mem = mmap(at, RUN * PAGE, RW, MAP_PRIVATE | MAP_FIXED, fd, 0);
+		break;
+	case SHARED:
+		mem = mmap(at, RUN * PAGE, RW, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		break;
+	default:
+		mem = mmap(at, RUN * PAGE, PROT_NONE, ANON | MAP_FIXED, -1, 0);
+	}
+	if (mem != at)
+		fail_errno("mmap MAP_FIXED");
+}
+
+static void check_kind(char *at, enum kind kind)
+{
+	size_t i;
+
+	switch (kind) {
+	case PRIVATE_FILE:
+		range_check(at, RUN, FILE_ID, 0);
+		range_fill(at, RUN, FILE_ID, 1);
+		break;
+	case SHARED:
+		range_check_zero(at, RUN, SHARED_ID);
+		range_fill(at, RUN, SHARED_ID, 1);
+		break;
+	default:
+		for (i = 0; i < RUN; i++)
+			if (may_read(at + i * PAGE))
+				fail("page %zu of PROT_NONE was read", i);
+	}
+}
+
+/* A run of @mem at page @i is mapped over by another kind; which one? */
+static bool has_kind(size_t i, enum kind *kind)
+{
+	size_t run = i / RUN;
+
+	*kind = run / APART % KINDS;
+	return run % APART == 1;
+}
+
+/* Other kinds of memory come over what is swapped out, and then new memory over them. */
+static void map_kinds(char *mem, size_t nr)
+{
+	FILE *f = tmpfile();
+	enum kind kind;
+	size_t i;
+
+	range_fill(mem, RUN, FILE_ID, 0);
+	if (!f || fwrite(mem, PAGE, RUN, f) != RUN || fflush(f))
+		fail_errno("temporary file");
+	range_fill(mem, nr, 0, 0);
+	pressure();
+	for (i = 0; i < nr; i += RUN)
+		if (has_kind(i, &kind))
+			map_kind(mem + i * PAGE, kind, fileno(f));
+	pressure();
+	for (i = 0; i < nr; i += RUN) {
+		if (has_kind(i, &kind))
+			check_kind(mem + i * PAGE, kind);
+		else
+			range_check(mem + i * PAGE, RUN, i, 0);
+	}
+	for (i = 0; i < nr; i += RUN)
+		if (has_kind(i, &kind))
+			map_at(mem + i * PAGE, RUN, MAP_FIXED);
+	/* By then it is known to vswap, as what was there before it has been. */
+	pressure();
+	for (i = 0; i < nr; i += RUN) {
+		if (has_kind(i, &kind))
+			range_check_zero(mem + i * PAGE, RUN, i);
+		else
+			range_check(mem + i * PAGE, RUN, i, 0);
+	}
+	fclose(f);
 }
 
 /* A terabyte that is promised to nobody, touched here and there. */
@@ -97,6 +193,7 @@ void test_mapkinds(void)
 		range_fill(mem, nr, 0, 0);
 		pressure();
 		map_over(mem, nr);
+		map_kinds(mem, nr / 4 / RUN * RUN);
 		map_terabyte(1024);
 		map_growing();
 		/* Filled by the kernel in one go, if it is left alone. */

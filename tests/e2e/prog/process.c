@@ -4,6 +4,7 @@
  * the fork, and what they write is theirs alone.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -193,27 +194,77 @@ void test_forkgrow(void)
 	range_check(mem, nr, 0, 1);
 }
 
-/* fork while other threads fault. */
-void test_forkthreads(void)
+struct forker {
+	char *mem;
+	size_t nr;
+};
+
+static void *fork_and_check(void *arg)
 {
-	size_t nr = args.size / 2 / PAGE, i;
-	char *mem = map_anon(nr * PAGE);
+	const struct forker *f = arg;
+	size_t part = f->nr / 4, i;
 	pid_t pid;
 
-	pressure_init(args.size - nr * PAGE);
-	range_fill(mem, nr, 0, 0);
-	pressure_start();
 	for (i = 0; i < 4 * args.passes; i++) {
 		pid = forked();
 		if (!pid) {
-			range_check(mem + i % 4 * (nr / 4) * PAGE, nr / 4, i % 4 * (nr / 4), 0);
+			range_check(f->mem + i % 4 * part * PAGE, part, i % 4 * part, 0);
 			_exit(0);
 		}
-		range_check(mem, nr / 4, 0, 0);
+		range_check(f->mem, part, 0, 0);
 		wait_for(pid, "child");
 	}
+	return NULL;
+}
+
+/* fork from two threads while others fault. */
+void test_forkthreads(void)
+{
+	struct forker f = { .nr = args.size / 2 / PAGE };
+	pthread_t thread;
+
+	f.mem = map_anon(f.nr * PAGE);
+	pressure_init(args.size - f.nr * PAGE);
+	range_fill(f.mem, f.nr, 0, 0);
+	pressure_start();
+	errno = pthread_create(&thread, NULL, fork_and_check, &f);
+	if (errno)
+		fail_errno("pthread_create");
+	fork_and_check(&f);
+	errno = pthread_join(thread, NULL);
+	if (errno)
+		fail_errno("pthread_join");
 	pressure_stop();
+	range_check(f.mem, f.nr, 0, 0);
+}
+
+/* A parent that execs: what its child came with is the child's alone then. */
+void test_parentexec(void)
+{
+	char size[32];
+	char *argv[] = { "vmtest", "rw", "--passes", "1", "--size", size, NULL };
+	size_t nr = args.size / 2 / PAGE;
+	char *mem = map_anon(nr * PAGE), byte;
+	int executed[2];
+
+	snprintf(size, sizeof(size), "%zu", args.size);
+	pressure_init(args.size - nr * PAGE);
+	range_fill(mem, nr, 0, 0);
+	pressure();
+	if (pipe2(executed, O_CLOEXEC))
+		fail_errno("pipe");
+	if (forked()) {
+		execv("/proc/self/exe", argv);
+		fail_errno("execv");
+	}
+	close(executed[1]);
+	if (read(executed[0], &byte, 1))
+		fail_errno("read");
 	range_check(mem, nr, 0, 0);
+	pressure();
+	range_fill(mem, nr / 2, 0, 1);
+	range_check(mem, nr / 2, 0, 1);
+	range_check(mem + nr / 2 * PAGE, nr - nr / 2, nr / 2, 0);
 }
 
 /* vfork and posix_spawn: the child runs on the parent's memory until it execs. */

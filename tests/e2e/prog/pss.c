@@ -42,11 +42,11 @@ static void die(const char *what)
 	exit(125);
 }
 
-static uint64_t now_ms(void)
+static uint64_t clock_ms(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
 }
 
@@ -174,7 +174,7 @@ int main(int argc, char **argv)
 {
 	const struct sched_param realtime = { .sched_priority = 5 };
 	unsigned long interval = 50, samples = 0;
-	uint64_t peak = 0, start = now_ms();
+	uint64_t peak = 0, start = clock_ms(CLOCK_MONOTONIC);
 	const char *out = NULL;
 	sigset_t children, before;
 	int c, status;
@@ -218,7 +218,8 @@ int main(int argc, char **argv)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGQUIT, SIG_IGN);
 	for (;;) {
-		uint64_t t = now_ms(), sum, took, rest_ms;
+		uint64_t t = clock_ms(CLOCK_MONOTONIC), sum, took, rest_ms;
+		uint64_t cpu = clock_ms(CLOCK_PROCESS_CPUTIME_ID);
 		struct timespec rest;
 		pid_t pid;
 
@@ -231,9 +232,10 @@ int main(int argc, char **argv)
 		samples++;
 		if (sum > peak)
 			peak = sum;
-		took = now_ms() - t;
-		/* Others are to have at least as much of the CPU, whatever a sample takes. */
-		rest_ms = took < interval / 2 ? interval - took : took;
+		took = clock_ms(CLOCK_MONOTONIC) - t;
+		cpu = clock_ms(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+		/* Others are to have at least as much of the CPU; they had it where we waited. */
+		rest_ms = took + cpu < interval ? interval - took : cpu;
 		rest.tv_sec = rest_ms / 1000;
 		rest.tv_nsec = rest_ms % 1000 * 1000000;
 		if (sigtimedwait(&children, NULL, &rest) < 0 && errno != EAGAIN && errno != EINTR)
@@ -241,7 +243,7 @@ int main(int argc, char **argv)
 	}
 ended:
 	if (fprintf(f, "%llu %lu %llu\n", (unsigned long long)peak, samples,
-		    (unsigned long long)(now_ms() - start)) < 0 ||
+		    (unsigned long long)(clock_ms(CLOCK_MONOTONIC) - start)) < 0 ||
 	    fclose(f))
 		die(out);
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "vmtest.h"
 
@@ -87,20 +88,34 @@ static void on_segv(int sig)
 	siglongjmp(refused, 1);
 }
 
-static bool may_write(char *byte)
+/* By one thread at a time. */
+static bool may_access(char *byte, bool writing)
 {
-	if (sigsetjmp(refused, 1))
-		return false;
-	*(volatile char *)byte = 1;
-	return true;
+	struct sigaction sa = { .sa_handler = on_segv }, old;
+	volatile bool may = false;
+
+	if (sigaction(SIGSEGV, &sa, &old))
+		fail_errno("sigaction");
+	if (!sigsetjmp(refused, 1)) {
+		if (writing)
+			*(volatile char *)byte = 1;
+		else
+			(void)*(volatile char *)byte;
+		may = true;
+	}
+	if (sigaction(SIGSEGV, &old, NULL))
+		fail_errno("sigaction");
+	return may;
 }
 
-static bool may_read(char *byte)
+static bool may_write(char *byte)
 {
-	if (sigsetjmp(refused, 1))
-		return false;
-	(void)*(volatile char *)byte;
-	return true;
+	return may_access(byte, true);
+}
+
+bool may_read(char *byte)
+{
+	return may_access(byte, false);
 }
 
 static void protect(char *mem, size_t nr, int prot)
@@ -112,12 +127,9 @@ static void protect(char *mem, size_t nr, int prot)
 void test_mprotect(void)
 {
 	size_t nr = args.size / 2 / PAGE, third = nr / 3, i;
-	struct sigaction sa = { .sa_handler = on_segv };
 	char *mem = map_anon(nr * PAGE);
 	unsigned int pass;
 
-	if (sigaction(SIGSEGV, &sa, NULL))
-		fail_errno("sigaction");
 	pressure_init(args.size - nr * PAGE);
 	for (pass = 0; pass < args.passes; pass++) {
 		range_fill(mem, nr, 0, pass);
@@ -146,6 +158,49 @@ static void map_over(char *mem, size_t nr)
 	if (mmap(mem, nr * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
 		 -1, 0) != mem)
 		fail_errno("mmap MAP_FIXED");
+}
+
+/* Where the kernel puts nothing by itself: a child's agent maps some memory, too. */
+#define FAR ((char *)(1UL << 44))
+#define GAP 16
+
+/* Every other run of GAP pages, from the first on, is unmapped. */
+static void check_gaps(char *mem, size_t nr, uint32_t version)
+{
+	size_t i;
+
+	for (i = 0; i < nr; i++) {
+		if (i / GAP % 2)
+			page_check(mem + i * PAGE, i, version);
+		else if (may_read(mem + i * PAGE))
+			fail("page %zu is unmapped and was read", i);
+	}
+}
+
+/* What was swapped out and is unmapped is nowhere to be found, in a child neither. */
+static void leave_gaps(size_t nr, uint32_t version)
+{
+	char *mem = mmap(FAR, nr * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	pid_t child;
+	size_t i;
+
+	if (mem != FAR)
+		fail_errno("mmap MAP_FIXED_NOREPLACE");
+	range_fill(mem, nr, 0, version);
+	pressure();
+	for (i = 0; i < nr; i += 2 * GAP)
+		unmap(mem + i * PAGE, GAP * PAGE);
+	check_gaps(mem, nr, version);
+	pressure();
+	child = forked();
+	if (!child) {
+		check_gaps(mem, nr, version);
+		_exit(0);
+	}
+	wait_for(child, "child");
+	check_gaps(mem, nr, version);
+	unmap(mem, nr * PAGE);
 }
 
 void test_munmap(void)
@@ -181,6 +236,8 @@ void test_munmap(void)
 		map_over(mem, nr);
 		range_check_zero(mem, nr, 0);
 		pressure_stop();
+
+		leave_gaps(nr / 8 / GAP * GAP, pass);
 	}
 	unmap(mem, nr * PAGE);
 }

@@ -112,6 +112,7 @@ void test_forkwrite(void);
 void test_forkgrow(void);
 void test_forkthreads(void);
 void test_forkmoves(void);
+void test_parentexec(void);
 void test_spawn(void);
 void test_shell(void);
 void test_clone(void);
