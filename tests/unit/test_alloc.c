@@ -121,6 +121,17 @@ static void test_model(void **state)
 	free(owned);
 }
 
+/* On this CPU: each has clusters of its own that it takes from. */
+static void stay(void)
+{
+	int cpu = sched_getcpu();
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	assert_true(cpu >= 0 && !sched_setaffinity(0, sizeof(one), &one));
+}
+
 static void test_life(void **state)
 {
 	struct swap_space *space = space_new();
@@ -128,6 +139,7 @@ static void test_life(void **state)
 	unsigned int order, i;
 
 	(void)state;
+	stay();
 	assert_int_equal(clusters(space), 0);
 	for (order = 1; order <= SWAP_MAX_ORDER; order++) {
 		e[order] = swap_alloc(space, NULL, order);
