@@ -97,8 +97,9 @@ def add_rule(name):
             t.check(moved > copied, f"{moved} pages moved, {copied} copied", ran)
 
 
-for rule in ("mapkinds", "sysv", "mlockall", "advices", "direct", "ownuffd", "sandbox", "rlimits",
-             "barrier"):
+RULES = ("mapkinds", "sysv", "mlockall", "advices", "direct", "ownuffd", "sandbox", "rlimits",
+         "barrier")
+for rule in RULES:
     add_rule(rule)
 
 
@@ -110,7 +111,8 @@ def add_agentless(name):
         check_output(t, ran, name)
 
 
-for agentless in ("clonefork", "low"):
+AGENTLESS = ("clonefork", "low")
+for agentless in AGENTLESS:
     add_agentless(agentless)
 
 
@@ -219,7 +221,7 @@ def leftbehind(t):
 @case("memory/mapped", timeout=60)
 def mapped(t):
     """Where nothing else is left, mapped files leave: they are there to be read again."""
-    _, stats = t.paged(t.vmtest("mapped", 4 * t.ram), options=("--no-tier",),
+    _, stats = t.paged(t.vmtest("mapped", 4 * t.ram, "--passes", "8"), options=("--no-tier",),
                        env=dict(os.environ, TMPDIR=t.tmp))
     t.check(stats["pgsteal_file"] > 0, "no page of the file was dropped")
 

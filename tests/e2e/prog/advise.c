@@ -227,7 +227,7 @@ static void guard(char *mem, size_t nr, uint64_t id)
 /* Every other kind of advice, to memory that is swapped out. */
 void test_advices(void)
 {
-	size_t nr = args.size / 8 / PAGE / 512 * 512;
+	size_t huge = args.size / 8 / PAGE / 512, nr = (huge ? huge : 1) * 512;
 	char *a = map_anon(nr * PAGE), *b = map_anon(nr * PAGE), *c = map_anon(nr * PAGE);
 	unsigned int pass;
 
