@@ -110,9 +110,9 @@ def supervisor_killed_busy(t):
         t.check(b"vswap:" in live.err(), f"{test}: no message")
 
 
-@case("failure/program-killed", sanitized=True)
+@case("failure/program-killed", sanitized=True, alone=True)
 def program_killed(t):
-    """vswap tells the shell, and its temporary tier is gone."""
+    """vswap tells the shell, and its temporary tier is gone: others would write meanwhile, too."""
     where = t.path("tmpdir")
     os.mkdir(where)
     free = lambda: os.statvfs(where).f_bavail * os.statvfs(where).f_frsize

@@ -34,7 +34,8 @@ def one_step(seed):
     options = [] if tier else ["--no-tier"]
     if rng.random() < 0.2:
         options += ["--compressor", "zstd"]
-    copied = rng.random() < 0.2
+    # A direct read into a page that is copied just then is lost, as README has it.
+    copied = rng.random() < 0.2 and "direct" not in names
 
     def run(t):
         argv = [t.vmtest(*command) for command in commands]

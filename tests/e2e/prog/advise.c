@@ -109,8 +109,6 @@ void test_free(void)
 
 #define GUARDS	      8 /* pages in a row that are guard pages, and then as many that are not */
 
-bool may_read(char *byte); /* remap.c */
-
 static void advise(char *mem, size_t nr, int advice, const char *name)
 {
 	if (madvise(mem, nr * PAGE, advice))

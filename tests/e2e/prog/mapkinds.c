@@ -14,8 +14,6 @@
 #define GROWS 64 /* pages a mapping grows downwards by */
 #define APART 8	 /* runs from one that is mapped over by another kind to the next */
 
-bool may_read(char *byte); /* remap.c */
-
 static char *map_at(void *addr, size_t pages, int flags)
 {
 	char *mem = mmap(addr, pages * PAGE, RW, ANON | flags, -1, 0);

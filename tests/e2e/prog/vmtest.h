@@ -71,6 +71,11 @@ void pressure(void);
 void pressure_start(void);
 void pressure_stop(void);
 
+/* ---- remap.c --------------------------------------------------------- */
+
+/* False: it is refused, by SIGSEGV.  By one thread at a time. */
+bool may_read(char *byte);
+
 /* ---- process.c ------------------------------------------------------- */
 
 /* fork(2) that fails instead of returning -1. */
