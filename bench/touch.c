@@ -170,16 +170,18 @@ static bool fills(void)
 
 static void fill(void)
 {
+	bool in_order = strcmp(pattern, "rfill"), timed = fills();
+
 	for (uint64_t i = 0; i < nr; i++) {
 		/* A prime, and so each page once. */
-		uint64_t p = *pattern == 'r' && fills() ? i * 2654435761ULL % nr : i;
+		uint64_t p = in_order ? i : i * 2654435761ULL % nr;
 		uint64_t t = now_ns();
 
 		/* What faults is the first word; the rest is making it up. */
 		*(volatile uint64_t *)page(p) = 0;
 		t = now_ns() - t;
 		fill_page(p);
-		if (!fills())
+		if (!timed)
 			continue;
 		hist[bucket(t)]++;
 		longest = t > longest ? t : longest;

@@ -18,6 +18,7 @@
 #include "core/space.h"
 
 #include "memtier.h"
+#include "cpu.h"
 #include "pages.h"
 
 static struct swap_space *space_new(const char *compressor, u64 pool_limit)
@@ -287,14 +288,9 @@ static void test_reap(void **state)
 	struct swap_space *space = space_new("lz4", 1 << 26);
 	struct swap_stat st;
 	vswp_entry_t first, e;
-	cpu_set_t here, all;
+	cpu_set_t all = cpu_stay();
 
 	(void)state;
-	/* Each CPU has a cluster of its own to give entries out of: one after the other on one. */
-	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
-	CPU_ZERO(&here);
-	CPU_SET(sched_getcpu(), &here);
-	assert_int_equal(sched_setaffinity(0, sizeof(here), &here), 0);
 	first = page_out(space, PAGE_TEXT, 0);
 	for (unsigned int i = 1; i < PAGES; i++) {
 		e = page_out(space, PAGE_TEXT, i);
@@ -305,7 +301,7 @@ static void test_reap(void **state)
 	swap_free_range(space, first, PAGES);
 	swap_space_stat(space, &st);
 	assert_true(st.pool_bytes < 64 << 10);
-	assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
+	cpu_leave(all);
 	space_end(space);
 }
 

@@ -17,6 +17,7 @@
 #include <linux/kernel.h>
 
 #include "memtier.h"
+#include "cpu.h"
 #include "pages.h"
 
 #ifdef VSWAP_DEBUG_LOCKS
@@ -121,25 +122,14 @@ static void test_model(void **state)
 	free(owned);
 }
 
-/* On this CPU: each has clusters of its own that it takes from. */
-static void stay(void)
-{
-	int cpu = sched_getcpu();
-	cpu_set_t one;
-
-	CPU_ZERO(&one);
-	CPU_SET(cpu, &one);
-	assert_true(cpu >= 0 && !sched_setaffinity(0, sizeof(one), &one));
-}
-
 static void test_life(void **state)
 {
 	struct swap_space *space = space_new();
+	cpu_set_t all = cpu_stay();
 	vswp_entry_t e[10], f;
 	unsigned int order, i;
 
 	(void)state;
-	stay();
 	assert_int_equal(clusters(space), 0);
 	for (order = 1; order <= SWAP_MAX_ORDER; order++) {
 		e[order] = swap_alloc(space, NULL, order);
@@ -174,6 +164,7 @@ static void test_life(void **state)
 			swap_free_range(space, e[order], 1U << order);
 	assert_true(clusters(space) <= 1);
 	swap_space_destroy(space);
+	cpu_leave(all);
 }
 
 /* One call over several clusters. */
