@@ -628,9 +628,10 @@ static uint32_t drop(uint64_t addr, uint32_t first, uint32_t n)
 	if (err == -E_NOMEM)
 		__atomic_store_n(&sh->hole, number, __ATOMIC_RELAXED);
 	for (uint32_t i = 0; i < n; i++) {
-		bool left = err && present(addr + i * WIRE_PAGE);
+		/* Also where no error is said: what was split off meanwhile may be left out. */
+		bool left = has_page(addr + i * WIRE_PAGE);
 
-		set_results(first + i, 1, left ? PAGE_REFUSED : PAGE_GONE);
+		set_results(first + i, 1, !left ? PAGE_GONE : err ? PAGE_REFUSED : PAGE_STAYED);
 		gone += !left;
 	}
 	if (write_protect(addr, n, false) == -E_AGAIN) {

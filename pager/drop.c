@@ -8,7 +8,7 @@ void drop_begin(struct drop *d, uint32_t number, struct range range)
 	d->number = number;
 	d->range = range;
 	d->nr = d->nr_others = d->nr_holes = 0;
-	d->forgot = false;
+	d->forgot = d->unsure = false;
 }
 
 static void keep(struct drop *d, struct range *list, unsigned int *nr, struct range r)
@@ -29,13 +29,35 @@ bool drop_seen(const struct drop *d)
 	return reached(d) >= d->range.end;
 }
 
-bool drop_is_own(struct drop *d, struct range event, struct range *others, unsigned int *nr_others)
+struct range drop_last(const struct drop *d)
+{
+	return d->nr ? d->own[d->nr - 1] : (struct range){ 0, 0 };
+}
+
+/* Of the last mapping only what is before @there was dropped, and the rest is told of again. */
+static bool goes_again(struct drop *d, struct range event, uint64_t there)
+{
+	struct range last = drop_last(d);
+
+	if (event.start <= last.start || event.start > there || there <= last.start ||
+	    there >= last.end)
+		return false;
+	/* Where the program has dropped what is before, it is not known from where on. */
+	for (unsigned int i = 0; i < d->nr_others; i++)
+		d->unsure |= d->other[i].start < there && d->other[i].end >= there;
+	return event.start == there && !d->unsure;
+}
+
+bool drop_is_own(struct drop *d, struct range event, uint64_t there, struct range *others,
+		 unsigned int *nr_others)
 {
 	unsigned int i;
 
 	*nr_others = 0;
 	if (event.end > d->range.end)
 		return false;
+	if (goes_again(d, event, there))
+		d->own[d->nr - 1].end = there;
 	for (i = 0; i < d->nr && d->own[i].start != event.start; i++)
 		;
 	if (i < d->nr) {

@@ -16,6 +16,11 @@
  * an event may be read before the one that tells of the hole; that it met one the agent
  * hears from the kernel at the end.  So what does not fit is taken for the program's at
  * first, but not followed before it is known.
+ *
+ * Where the program splits a mapping meanwhile, by mprotect(2) for one, the kernel drops
+ * only what is left of it, and since Linux 6.17 tells of the rest again.  The agent stands
+ * before the first page of what it has told of that is still there then.  (Before, the
+ * kernel forgets about the rest, and the agent finds that it has stayed.)
  */
 #ifndef PAGER_DROP_H
 #define PAGER_DROP_H
@@ -40,18 +45,23 @@ struct drop {
 	struct range other[DROP_EVENTS], hole[DROP_EVENTS];
 	unsigned int nr_others, nr_holes;
 	bool forgot; /* there were more */
+	bool unsure; /* one may have been the agent's or not */
 };
 
 /* It is about drop @number, of @range, from now on, if it was about another. */
 void drop_begin(struct drop *d, uint32_t number, struct range range);
 /* Were all of the agent's events seen, unless it met a hole? */
 bool drop_seen(const struct drop *d);
+/* What the last event taken for the agent's is about; empty: there was none. */
+struct range drop_last(const struct drop *d);
 /*
- * REMOVE of [start, end) was read.  True: it is taken for the agent's.  Those that
- * were before, and turn out to be the program's, go to @others, up to DROP_EVENTS of
- * them, *@nr_others in number.
+ * REMOVE of [start, end) was read.  @there: the first page of drop_last() that was there
+ * before, or its end.  True: it is taken for the agent's.  Those that were before, and
+ * turn out to be the program's, go to @others, up to DROP_EVENTS of them, *@nr_others in
+ * number.
  */
-bool drop_is_own(struct drop *d, struct range event, struct range *others, unsigned int *nr_others);
+bool drop_is_own(struct drop *d, struct range event, uint64_t there, struct range *others,
+		 unsigned int *nr_others);
 /* The program has unmapped @hole, or moved it away. */
 void drop_has_hole(struct drop *d, struct range hole);
 /*

@@ -493,13 +493,30 @@ static void put_by(struct client *c, const struct uffd_msg *msg)
 	servers_wake();
 }
 
-/* A REMOVE event is the agent's own, or put by with those that turned out not to be. */
-static void sort_out(struct client *c, const struct uffd_msg *msg)
+/* The first page of [start, end) that is there, at most CHUNK_PAGES of them, or @end. */
+static uint64_t first_there(struct client *c, struct range r)
+{
+	uint64_t map[CHUNK_PAGES];
+	size_t nr = (r.end - r.start) / PAGE_SIZE_;
+
+	if (pread(c->pagemap, map, nr * 8, r.start / PAGE_SIZE_ * 8) != (ssize_t)nr * 8)
+		return r.end;
+	for (size_t i = 0; i < nr; i++)
+		if (map[i] >> 62)
+			return r.start + i * PAGE_SIZE_;
+	return r.end;
+}
+
+/*
+ * A REMOVE event is the agent's own, or put by with those that turned out not to be.
+ * @there: see drop_is_own().
+ */
+static void sort_out(struct client *c, const struct uffd_msg *msg, uint64_t there)
 {
 	struct range event = { msg->arg.remove.start, msg->arg.remove.end };
 	struct range others[DROP_EVENTS];
 	unsigned int nr;
-	bool own = drop_is_own(&c->drop, event, others, &nr);
+	bool own = drop_is_own(&c->drop, event, there, others, &nr);
 
 	for (unsigned int i = 0; i < nr; i++) {
 		struct uffd_msg other = *msg;
@@ -518,6 +535,7 @@ static void read_own_drop(struct client *c)
 	struct agent_shared *sh = c->shared;
 	struct uffd_msg msg;
 	uint32_t number;
+	uint64_t there;
 
 	/* Ours too: it may have got on by itself, and let it go to a server. */
 	if (!gate_trylock(c->gate, GATE_TO_COPY))
@@ -530,10 +548,12 @@ static void read_own_drop(struct client *c)
 					   __atomic_load_n(&sh->drop_end, __ATOMIC_RELAXED) });
 	pthread_mutex_lock(&c->state);
 	__atomic_store_n(&sh->behind, 1, __ATOMIC_RELEASE);
+	/* Before, too. */
+	there = first_there(c, drop_last(&c->drop));
 	if (number && !is_copying(c) && read(c->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
 		c->drop_ns = now_ns();
 		if (msg.event == UFFD_EVENT_REMOVE)
-			sort_out(c, &msg);
+			sort_out(c, &msg, there);
 		else
 			put_by(c, &msg);
 	}
@@ -561,7 +581,7 @@ static enum word wait_done(struct client *c, int ms)
 
 		n = poll(p, 2, ms);
 		if (n > 0 && !p[0].revents) {
-			if (awaits_event(c, since))
+			if (awaits_event(c, c->late ? c->late_ns : since))
 				read_own_drop(c);
 			else if (now_ns() >= end)
 				return client_gone(c) ? DEAD : LATE;
@@ -648,6 +668,8 @@ static bool sort_out_hole(struct client *c)
 {
 	uint32_t hole = __atomic_load_n(&c->shared->hole, __ATOMIC_RELAXED);
 
+	if (c->drop.unsure)
+		return false;
 	/* One whose events nobody had to read met nothing. */
 	if (!hole || hole != c->drop.number)
 		return true;

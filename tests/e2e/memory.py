@@ -98,7 +98,7 @@ def add_rule(name):
 
 
 RULES = ("mapkinds", "sysv", "mlockall", "advices", "direct", "ownuffd", "sandbox", "rlimits",
-         "barrier")
+         "barrier", "splits")
 for rule in RULES:
     add_rule(rule)
 

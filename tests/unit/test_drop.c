@@ -16,9 +16,15 @@
 static struct range others[DROP_EVENTS];
 static unsigned int nr_others;
 
+/* @there: as of pages [@there, 20). */
+static bool is_own_where(struct drop *d, uint64_t start, uint64_t end, uint64_t there)
+{
+	return drop_is_own(d, (struct range){ start, end }, there, others, &nr_others);
+}
+
 static bool is_own(struct drop *d, uint64_t start, uint64_t end)
 {
-	return drop_is_own(d, (struct range){ start, end }, others, &nr_others);
+	return is_own_where(d, start, end, drop_last(d).end);
 }
 
 static void test_plain(void **state)
@@ -63,6 +69,40 @@ static void test_shorter_first(void **state)
 	assert_false(is_own(&d, 10, 11));
 	assert_false(is_own(&d, 10, 20));
 	assert_int_equal(nr_others, 0);
+}
+
+static void test_split(void **state)
+{
+	struct drop d = { 0 };
+
+	(void)state;
+	drop_begin(&d, 1, (struct range){ 10, 20 });
+	assert_int_equal(drop_last(&d).end, 0);
+	assert_true(is_own(&d, 10, 20));
+	/* Nothing is dropped yet, or in the program's: those are its. */
+	assert_false(is_own_where(&d, 13, 20, 10));
+	drop_begin(&d, 2, (struct range){ 10, 20 });
+	assert_true(is_own(&d, 10, 20));
+	assert_false(is_own_where(&d, 12, 20, 13));
+	/* Split at 13, then at 16, and joined with what is behind. */
+	drop_begin(&d, 3, (struct range){ 10, 24 });
+	assert_true(is_own(&d, 10, 20));
+	assert_true(is_own_where(&d, 13, 20, 13));
+	assert_int_equal(drop_last(&d).start, 13);
+	assert_true(is_own_where(&d, 16, 22, 16));
+	assert_false(drop_seen(&d));
+	assert_true(is_own(&d, 22, 24));
+	assert_true(drop_seen(&d));
+	assert_false(d.unsure);
+	/* What the program has dropped before that hides where the agent stands. */
+	drop_begin(&d, 4, (struct range){ 10, 20 });
+	assert_true(is_own(&d, 10, 20));
+	assert_false(is_own_where(&d, 12, 15, 10));
+	assert_false(d.unsure);
+	assert_false(is_own_where(&d, 12, 20, 15));
+	assert_true(d.unsure);
+	drop_begin(&d, 5, (struct range){ 10, 20 });
+	assert_false(d.unsure);
 }
 
 static bool over_hole(struct drop *d)
@@ -183,7 +223,7 @@ static void test_random(void **state)
 			} else {
 				at++;
 			}
-			foreign += !drop_is_own(&d, event, others, &nr_others);
+			foreign += !is_own(&d, event.start, event.end);
 			foreign += nr_others;
 		}
 		assert_int_equal(d.nr, nr_own);
@@ -196,9 +236,10 @@ static void test_random(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_plain),	    cmocka_unit_test(test_shorter_first),
-		cmocka_unit_test(test_hole),	    cmocka_unit_test(test_hole_after),
-		cmocka_unit_test(test_hole_others), cmocka_unit_test(test_random),
+		cmocka_unit_test(test_plain),	   cmocka_unit_test(test_shorter_first),
+		cmocka_unit_test(test_split),	   cmocka_unit_test(test_hole),
+		cmocka_unit_test(test_hole_after), cmocka_unit_test(test_hole_others),
+		cmocka_unit_test(test_random),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -74,6 +74,7 @@ static const struct {
 	{ "closefds", test_closefds },
 	{ "signals", test_signals },
 	{ "barrier", test_barrier },
+	{ "splits", test_splits },
 	{ "mapkinds", test_mapkinds },
 	{ "sysv", test_sysv },
 	{ "mlockall", test_mlockall },

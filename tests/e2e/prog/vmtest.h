@@ -139,6 +139,7 @@ void test_mlockall(void);
 void test_advices(void);
 void test_direct(void);
 void test_ownuffd(void);
+void test_splits(void);
 void test_sandbox(void);
 void test_sandbox_all(void);
 void test_rlimits(void);
