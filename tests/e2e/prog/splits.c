@@ -26,7 +26,7 @@ static void *rewrite(void *arg)
 	struct rng r;
 
 	rng_init(&r, args.seed + self);
-	for (size_t ops = 0; ops < nr * args.passes; ops++) {
+	for (size_t ops = 0; ops < nr / args.threads * args.passes; ops++) {
 		size_t i = rng_below(&r, nr / args.threads) * args.threads + self;
 
 		page_check(mem + i * PAGE, i, version[i]);
