@@ -2,16 +2,18 @@
 /*
  * A hash table ten times the memory it may have.
  *
- *	table [MIB_OF_RAM [sigbus|thread|file]]
+ *	table [MIB_OF_RAM [sigbus|thread|file [SECONDS]]]
  *
  * Open addressing in one array of slots, as it would be in a program that has the
  * memory: the only thing that knows of vswap is where the array comes from.  With
  * "file" it is a mapped file instead, which the kernel writes out when it wants to;
- * give it a memory limit for a comparison.
+ * give it a memory limit for a comparison (bench/bench-table does).
  *
- * Records are inserted, changed and looked up, and compared.
+ * Records are inserted, changed and looked up, and compared; for so many seconds at most
+ * inserted, and for as many looked up.
  */
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,14 +71,21 @@ static double seconds(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-/* Insert, change every third, look up in another order.  Returns how many were wrong. */
-static size_t use(const struct table *t)
+/* The clock is looked at now and then. */
+static bool is_over(size_t done, double end)
 {
-	size_t records = t->nr / 3 * 2, wrong = 0;
+	return done % 64 == 0 && seconds() > end;
+}
+
+/* Insert, look up in another order and change every third.  Returns how many were wrong. */
+static size_t use(const struct table *t, double limit)
+{
+	size_t most = t->nr / 3 * 2, records = 0, lookups = 0, wrong = 0;
 	double start = seconds(), inserted, looked;
 	char text[sizeof(t->slot->text)];
 
-	for (uint64_t key = 1; key <= records; key++) {
+	while (records < most && !is_over(records, start + limit)) {
+		uint64_t key = ++records;
 		struct record *r = find(t, key);
 
 		wrong += r->key != 0;
@@ -85,8 +94,8 @@ static size_t use(const struct table *t)
 		text_of(r->text, sizeof(r->text), key);
 	}
 	inserted = seconds();
-	for (size_t i = 0; i < records / 8; i++) {
-		uint64_t key = 1 + hash(i) % records;
+	while (lookups < most / 8 && !is_over(lookups, inserted + limit)) {
+		uint64_t key = 1 + hash(lookups++) % records;
 		struct record *r = find(t, key);
 
 		text_of(text, sizeof(text), key);
@@ -100,14 +109,16 @@ static size_t use(const struct table *t)
 	printf("{\"records\": %zu, \"table_bytes\": %zu, \"inserts_per_s\": %.0f, "
 	       "\"lookups_per_s\": %.0f, \"wrong\": %zu",
 	       records, t->nr * sizeof(*t->slot), (double)records / (inserted - start),
-	       (double)(records / 8) / (looked - inserted), wrong);
+	       (double)lookups / (looked - inserted), wrong);
 	return wrong;
 }
 
-static int in_region(size_t ram, uint64_t flags)
+static int in_region(size_t ram, uint64_t flags, double limit)
 {
-	struct vswap_region_conf conf = { .size = ram * TIMES, .ram = ram, .flags = flags };
-	struct vswap *s = vswap_create(NULL, 0);
+	/* One half for pages that can be touched, one for pages compressed. */
+	struct vswap_conf half = { .pool_limit = ram / 2 };
+	struct vswap_region_conf conf = { .size = ram * TIMES, .ram = ram / 2, .flags = flags };
+	struct vswap *s = vswap_create(&half, sizeof(half));
 	struct vswap_region_stat st;
 	struct vswap_stat store;
 	struct vswap_region *r;
@@ -131,7 +142,7 @@ static int in_region(size_t ram, uint64_t flags)
 	}
 	t.slot = vswap_addr(r);
 	t.nr = conf.size / sizeof(*t.slot);
-	wrong = use(&t);
+	wrong = use(&t, limit);
 	vswap_region_stat(r, &st, sizeof(st));
 	vswap_stat(s, &store, sizeof(store));
 	printf(", \"ram\": %lu, \"present\": %lu, \"faults\": %lu, \"pool_bytes\": %lu}\n", st.ram,
@@ -141,13 +152,16 @@ static int in_region(size_t ram, uint64_t flags)
 	return wrong != 0;
 }
 
-static int in_file(size_t ram)
+static int in_file(size_t ram, double limit)
 {
-	char path[] = "/var/tmp/table-XXXXXX";
-	int fd = mkstemp(path);
+	const char *dir = getenv("TMPDIR");
 	struct table t;
+	char path[256];
 	size_t wrong;
+	int fd;
 
+	snprintf(path, sizeof(path), "%s/table-XXXXXX", dir ? dir : "/var/tmp");
+	fd = mkstemp(path);
 	if (fd < 0 || unlink(path) || ftruncate(fd, (off_t)(ram * TIMES))) {
 		perror(path);
 		return 1;
@@ -158,7 +172,7 @@ static int in_file(size_t ram)
 		perror("table: mmap");
 		return 1;
 	}
-	wrong = use(&t);
+	wrong = use(&t, limit);
 	printf("}\n");
 	munmap(t.slot, ram * TIMES);
 	close(fd);
@@ -169,12 +183,13 @@ int main(int argc, char **argv)
 {
 	size_t ram = (argc > 1 ? strtoul(argv[1], NULL, 10) : 16) * MIB;
 	const char *how = argc > 2 ? argv[2] : "sigbus";
+	double limit = argc > 3 ? strtod(argv[3], NULL) : 1e9;
 
 	if (!strcmp(how, "file"))
-		return in_file(ram);
+		return in_file(ram, limit);
 	if (strcmp(how, "sigbus") && strcmp(how, "thread")) {
-		fprintf(stderr, "usage: table [MIB_OF_RAM [sigbus|thread|file]]\n");
+		fprintf(stderr, "usage: table [MIB_OF_RAM [sigbus|thread|file [SECONDS]]]\n");
 		return 2;
 	}
-	return in_region(ram, strcmp(how, "sigbus") ? 0 : VSWAP_REGION_SIGBUS);
+	return in_region(ram, strcmp(how, "sigbus") ? 0 : VSWAP_REGION_SIGBUS, limit);
 }
