@@ -300,38 +300,44 @@ static bool is_left(const struct client *c, uint64_t start, uint64_t end)
 	       vacated_part(&c->unmapping, start, end, &unmapping) < end || vacated || unmapping;
 }
 
-/*
- * Pages have come to [start, end): what is known to be there has left, and that is still
- * to be told of.
- */
+/* What is in [start, end) has left, and that is still to be told of. */
+static void vacate(struct client *c, uint64_t start, uint64_t end)
+{
+	if (is_left(c, start, end))
+		job_kill(c->job, "memory was moved by several threads at once, and it cannot "
+				 "be told to where: killed (start the program again)");
+	if (vacated_add(&c->vacated, start, end))
+		event_no_memory(c);
+	for (uint64_t at = start; (at = window_next(&c->win, at, end)) < end; at += PAGE_SIZE_) {
+		vswp_entry_t entry = window_get(&c->win, at);
+
+		window_clear(&c->win, at, 0);
+		if (vacated_keep(&c->vacated, at, entry)) {
+			event_no_memory(c);
+			swap_free_range(pager.space, entry, 1);
+		}
+	}
+}
+
+/* Pages have come to [start, end): what is known to be there is no more. */
 static void set_aside(struct client *c, uint64_t start, uint64_t end)
 {
 	struct range *r;
-	uint64_t at = start;
+	uint64_t at, to;
 
-	while ((r = range_from(c, at)) && r->start < end) {
+	for (at = start; (r = range_from(c, at)) && r->start < end; at = to) {
 		uint64_t from = r->start > start ? r->start : start;
-		uint64_t to = r->end < end ? r->end : end;
 
-		if (is_left(c, from, to))
-			job_kill(c->job,
-				 "memory was moved by several threads at once, and it cannot "
-				 "be told to where: killed (start the program again)");
-		if (vacated_add(&c->vacated, from, to))
-			event_no_memory(c);
-		for (at = from; (at = window_next(&c->win, at, to)) < to; at += PAGE_SIZE_) {
-			vswp_entry_t entry = window_get(&c->win, at);
-
-			window_clear(&c->win, at, 0);
-			if (vacated_keep(&c->vacated, at, entry)) {
-				event_no_memory(c);
-				swap_free_range(pager.space, entry, 1);
-			}
-		}
+		to = r->end < end ? r->end : end;
+		vacate(c, from, to);
 		ranges_remove(c, from, to);
-		at = to;
 	}
-	client_drop_entries(c, start, end);
+	/* Not everything that is registered is listed, a child's own for one. */
+	for (at = start; (at = window_next(&c->win, at, end)) < end; at = to) {
+		for (to = at + PAGE_SIZE_; to < end && window_get(&c->win, to).val;)
+			to += PAGE_SIZE_;
+		vacate(c, at, to);
+	}
 }
 
 /* What is in [start, end) is at @to now. */
@@ -380,10 +386,13 @@ static void follow_remap(struct client *c, uint64_t from, uint64_t to, uint64_t 
 		uint64_t there = to + (addr - from);
 
 		next = vacated_part(&c->vacated, addr, from + len, &here);
-		if (here)
-			told(c, addr, next, &there);
-		else
+		if (!here) {
 			moved(c, addr, next, there);
+			continue;
+		}
+		told(c, addr, next, &there);
+		/* It was listed, where it was; if it cannot be here, the next look does it. */
+		(void)ranges_add(c, there, there + (next - addr));
 	}
 	/* UNMAP is to come, but for MREMAP_DONTUNMAP. */
 	for (uint64_t addr = from; addr < from + len; addr = next) {
