@@ -19,7 +19,9 @@
 #include "job.h"
 #include "state.h"
 
-#define ORDER_NS     20000000ULL /* then a thread that was to queue one had its turn */
+/* Then a thread that was to queue one had its turn: where CPUs are rationed so had we. */
+#define ORDER_NS     20000000ULL
+#define ORDER_TURNS  200
 #define ORDER_YIELDS 16
 #define ORDER_US     50
 #define FORKING	     reserved3 /* of a message put by: when it was read, a fork was under way */
@@ -192,7 +194,8 @@ bool event_gather(struct client *c)
 
 	if (!order_matters(c))
 		return false;
-	while (now_ns() < until && !__atomic_load_n(&c->job->killed, __ATOMIC_RELAXED)) {
+	while ((now_ns() < until || tries < ORDER_TURNS) &&
+	       !__atomic_load_n(&c->job->killed, __ATOMIC_RELAXED)) {
 		if (event_read(c, &msg)) {
 			event_stash(c, &msg);
 			continue;
