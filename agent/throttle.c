@@ -123,7 +123,9 @@ EXPORT void *mremap(void *old, size_t from, size_t to, int flags, ...)
 		va_end(ap);
 	}
 	ret = sys5(SYS_mremap, (long)old, from, to, flags, (long)fixed);
-	while (ret == -EFAULT && pause.tv_nsec < LONG_NS && control_block()) {
+	/* Not again where it may have unmapped what was there: another thread's is, perhaps. */
+	while (ret == -EFAULT && !(flags & MREMAP_FIXED) && pause.tv_nsec < LONG_NS &&
+	       control_block()) {
 		sys2(SYS_nanosleep, &pause, NULL);
 		pause.tv_nsec *= 2;
 		ret = sys5(SYS_mremap, (long)old, from, to, flags, (long)fixed);
