@@ -560,9 +560,10 @@ static int answer(struct job *job, int sock)
 		close(sock);
 		return 0;
 	}
-	/* The program itself is the first. */
-	if (!job->pid)
+	/* The program itself is the first; once it has ended the number may be another's. */
+	if (!job->has_begun && !job->pid)
 		__atomic_store_n(&job->pid, cred.pid, __ATOMIC_RELAXED);
+	job->has_begun = true;
 	ret = client_accept(job, sock, cred.pid, &hello, uffd);
 	if (ret && ret != -ENOENT && cred.pid > 0)
 		kill(cred.pid, SIGKILL);

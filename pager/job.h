@@ -33,7 +33,8 @@ struct job {
 	struct job *next;		   /* jobs.lock */
 	unsigned int ref;		   /* atomic: its starter's, and one for each client */
 	struct group *group;		   /* with a reference */
-	pid_t pid;			   /* the program; 0: not started yet; atomic */
+	pid_t pid;			   /* the program; 0: not started yet, or ended; atomic */
+	bool has_begun;			   /* an agent of it has called */
 	int runner;			   /* socket of its vswap run, -1: that is us; atomic */
 	int listener;			   /* of a name in the abstract namespace */
 	int beside;			   /* the same of a path, or -1 */
