@@ -62,11 +62,17 @@ long wire_futex(uint32_t *word, int op, uint32_t val, long timeout_ns)
 	return 0;
 }
 
-bool client_gate(struct client *c, enum gate_for what)
+bool client_gate_blocked(const struct client *c)
+{
+	return __atomic_load_n(&c->parked_ns, __ATOMIC_RELAXED) == ~0ULL;
+}
+
+bool client_gate_to_copy(struct client *c)
 {
 	/* A client killed while its agent was inside leaves the gate shut for ever. */
-	while (gate_lock(c->gate, what, GATE_TIMEOUT_NS) != GATE_ENTERED)
-		if (client_is_dead(c) || client_gone(c))
+	while (gate_lock(c->gate, GATE_TO_COPY,
+			 client_gate_blocked(c) ? GATE_PARKED_NS : GATE_TIMEOUT_NS) != GATE_ENTERED)
+		if (client_gate_blocked(c) || client_is_dead(c) || client_gone(c))
 			return false;
 	return true;
 }
@@ -90,7 +96,8 @@ void client_ungate(struct client *c, enum gate_for what)
 }
 
 /* @nr is 1 to 3. */
-static int send_with_fds(int sock, const struct wire_msg *msg, const int *fds, unsigned int nr)
+static int send_with_fds(int sock, const struct wire_msg *msg, const int *fds, unsigned int nr,
+			 int flags)
 {
 	union {
 		char buf[CMSG_SPACE(3 * sizeof(int))];
@@ -109,7 +116,7 @@ static int send_with_fds(int sock, const struct wire_msg *msg, const int *fds, u
 	cmsg->cmsg_type = SCM_RIGHTS;
 	cmsg->cmsg_len = CMSG_LEN(nr * sizeof(int));
 	memcpy(CMSG_DATA(cmsg), fds, nr * sizeof(int));
-	return sendmsg(sock, &hdr, MSG_NOSIGNAL) == sizeof(*msg) ? 0 : -errno;
+	return sendmsg(sock, &hdr, MSG_NOSIGNAL | flags) == sizeof(*msg) ? 0 : -errno;
 }
 
 /* ---- the list -------------------------------------------------------- */
@@ -165,8 +172,22 @@ static void leave_alone(uint64_t family)
 		__atomic_store_n(&first->alone, true, __ATOMIC_RELAXED);
 }
 
+/*
+ * The parent of @c is no more: the nearest forebear alive is it now.  Else each of a line of
+ * daemons would be kept, with its entries, by the next.  Whoever it was is to be put; the
+ * list's lock is held.
+ */
+static void give_parent(struct client *c)
+{
+	while (c->parent && client_is_dead(c->parent))
+		c->parent = c->parent->parent;
+	if (c->parent)
+		c->parent->ref++;
+}
+
 static int clients_add(struct client *c)
 {
+	struct client *dead = NULL;
 	int ret = 0;
 
 	pthread_mutex_lock(&clients.lock);
@@ -185,8 +206,13 @@ static int clients_add(struct client *c)
 	}
 	if (!ret) {
 		c->id = ++clients.last_id;
-		if (c->parent)
+		if (c->parent) {
 			fork_followed(c->parent);
+			if (client_is_dead(c->parent)) {
+				dead = c->parent;
+				give_parent(c);
+			}
+		}
 		if (!c->family)
 			c->family = c->id;
 		clients.list[clients.nr++] = c;
@@ -195,6 +221,8 @@ static int clients_add(struct client *c)
 		__atomic_add_fetch(&clients.generation, 1, __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&clients.lock);
+	if (dead)
+		client_put(dead);
 	if (!ret)
 		servers_wake();
 	return ret;
@@ -266,6 +294,16 @@ static void close_fd(int fd)
 		close(fd);
 }
 
+/* Number @i of @h's agent is free, if it is one; the reference goes. */
+static void hold_end(struct client *h, unsigned int i)
+{
+	pthread_mutex_lock(&clients.lock);
+	if (i < WIRE_HOLDS)
+		h->held[i / 64] &= ~(1ULL << i % 64);
+	pthread_mutex_unlock(&clients.lock);
+	client_put(h);
+}
+
 /*
  * Should we die, the child's userfaultfd would close and its evicted pages read
  * as zeros.  So the nearest forebear with an agent keeps it open too, and kills
@@ -292,12 +330,13 @@ static void hold(struct client *c)
 	if (!h)
 		return;
 	msg.hold = i;
-	if (i < WIRE_HOLDS && !send_with_fds(h->sock, &msg, &c->uffd, 1)) {
+	/* One that is stopped is not waited for: it could not do anything for the child. */
+	if (i < WIRE_HOLDS && !send_with_fds(h->sock, &msg, &c->uffd, 1, MSG_DONTWAIT)) {
 		c->holder = h;
 		c->hold = i;
-	} else {
-		client_put(h);
+		return;
 	}
+	hold_end(h, i);
 }
 
 static void unhold(struct client *c)
@@ -307,13 +346,12 @@ static void unhold(struct client *c)
 
 	if (!h)
 		return;
-	/* Gone already is as good. */
-	send(h->sock, &msg, sizeof(msg), MSG_NOSIGNAL);
-	pthread_mutex_lock(&clients.lock);
-	h->held[c->hold / 64] &= ~(1ULL << c->hold % 64);
-	pthread_mutex_unlock(&clients.lock);
 	c->holder = NULL;
-	client_put(h);
+	/* Gone already is as good; if it is stopped, and did not take many, it keeps that one. */
+	if (send(h->sock, &msg, sizeof(msg), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EAGAIN)
+		client_put(h);
+	else
+		hold_end(h, c->hold);
 }
 
 static void client_free(struct client *c)
@@ -436,7 +474,7 @@ void client_gave(struct client *c, uint64_t bytes)
 
 void client_dead(struct client *c)
 {
-	unsigned int its;
+	unsigned int its, children = 0;
 	bool mine = false;
 
 	if (!client_is_dead(c))
@@ -450,12 +488,20 @@ void client_dead(struct client *c)
 			break;
 		}
 	__atomic_store_n(&c->dead, true, __ATOMIC_RELEASE);
+	for (unsigned int i = 0; i < clients.nr; i++)
+		if (clients.list[i]->parent == c) {
+			give_parent(clients.list[i]);
+			children++;
+		}
 	leave_alone(c->family);
 	__atomic_add_fetch(&clients.generation, 1, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&clients.lock);
 	servers_wake();
 	/* What it shared is another's alone. */
 	reclaim_weigh();
+	/* Never the last: the caller has one. */
+	while (children--)
+		client_put(c);
 	if (!mine)
 		return;
 	pthread_mutex_lock(&c->state);
@@ -1006,7 +1052,7 @@ static int adopt(struct job *job, int sock, pid_t pid, const struct wire_msg *he
 		return -ENOENT;
 	if (c->job != job || client_has_agent(c) || client_gone(c) || c->statm >= 0 ||
 	    open_process(c, pid, hello->tid) ||
-	    send_with_fds(sock, &msg, (int[]){ c->shared_fd, frames_fd(), c->uffd }, 3) ||
+	    send_with_fds(sock, &msg, (int[]){ c->shared_fd, frames_fd(), c->uffd }, 3, 0) ||
 	    client_receive(sock, &msg, &fd) || msg.type != WIRE_READY)
 		goto out;
 	close_fd(c->shared_fd);
@@ -1028,7 +1074,8 @@ static int adopt(struct job *job, int sock, pid_t pid, const struct wire_msg *he
 	parent = c->parent;
 	c->parent = NULL;
 	pthread_mutex_unlock(&clients.lock);
-	client_put(parent);
+	if (parent)
+		client_put(parent);
 	ret = 0;
 out:
 	close_fd(fd);
@@ -1083,7 +1130,7 @@ int client_accept(struct job *job, int sock, pid_t pid, const struct wire_msg *h
 	fds[0] = ret = make_shared(c);
 	fds[1] = frames_fd();
 	if (ret >= 0) {
-		ret = send_with_fds(sock, &msg, fds, 2);
+		ret = send_with_fds(sock, &msg, fds, 2, 0);
 		close(fds[0]);
 	}
 	if (!ret)

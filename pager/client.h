@@ -140,6 +140,7 @@ struct client {
 	uint64_t hand;	       /* of the clock: where the next scan begins */
 	uint64_t files_hand;   /* the same for mapped files */
 	uint64_t files_ns;     /* when the last round over those ended */
+	uint64_t framed;       /* pages its agent may have copied to frames, so far */
 	int64_t charged;       /* atomic; anonymous bytes by client_charge() */
 	uint64_t own_anon;     /* atomic; what client_resident() told last */
 	int64_t unseen;	       /* resident beyond those when last looked for growth */
@@ -268,8 +269,13 @@ static inline bool client_registered(const struct client *c)
  * it.  False: not now, and the client is parked.
  */
 bool client_gate_to_read(struct client *c);
-/* Take the gate whatever it needs; false: the client is dead. */
-bool client_gate(struct client *c, enum gate_for what);
+/*
+ * Take the gate to copy.  False: the client is dead, or a server that has the gate waits, for
+ * as long as the client is stopped, say.
+ */
+bool client_gate_to_copy(struct client *c);
+/* Is there such a server? */
+bool client_gate_blocked(const struct client *c);
 void client_ungate(struct client *c, enum gate_for what);
 
 /*

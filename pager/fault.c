@@ -60,6 +60,11 @@ struct fault {
 	uint64_t stalled_ns; /* since when it waits for memory, or 0 */
 };
 
+struct faults {
+	struct fault *list;
+	unsigned int nr, max;
+};
+
 struct server_folio {
 	struct swap_folio folio;
 	bool idle; /* atomic; released, by whoever looked at it last */
@@ -79,19 +84,23 @@ struct server {
 	struct client *client[MAX_CLIENTS];
 	unsigned int nr_clients;
 	uint64_t generation;
-	struct fault *aside; /* to be looked at again */
-	unsigned int nr_aside, max_aside;
+	struct faults aside; /* to be looked at again */
+	bool only_blocked;   /* those are of clients whose gate is */
 };
 
 static struct {
 	struct server server[MAX_SERVERS];
-	unsigned int nr;
+	unsigned int nr, cpus;
 	bool all;	      /* every server listens, not the first alone */
 	unsigned int blocked; /* servers that wait; then, too */
 	uint32_t hot_tid;     /* who faulted last */
 	unsigned int same, other;
 	uint64_t followed_ns;
-} servers;
+	pthread_mutex_t lock;
+	struct faults left; /* put aside by servers that wait; the lock */
+} servers = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static __thread struct server *self;
 
 /* What is to be copied in one go. */
 struct plan {
@@ -173,7 +182,7 @@ static void note_thread(struct server *sv, const struct fault *f)
 	unsigned int same, other;
 	uint64_t now;
 
-	if (servers.nr == 1 && sv->cpu >= 0 && sysconf(_SC_NPROCESSORS_ONLN) == 1)
+	if (servers.cpus == 1 && sv->cpu >= 0)
 		return;
 	if (f->tid == hot) {
 		same = __atomic_add_fetch(&servers.same, 1, __ATOMIC_RELAXED);
@@ -189,8 +198,8 @@ static void note_thread(struct server *sv, const struct fault *f)
 		 * where none waits for a tier.
 		 */
 		bool alone =
-			servers.nr == 1 ||
-			(servers.nr == 2 && !__atomic_load_n(&pager.has_tier, __ATOMIC_RELAXED));
+			servers.cpus == 1 ||
+			(servers.cpus == 2 && !__atomic_load_n(&pager.has_tier, __ATOMIC_RELAXED));
 		bool all = other > PLACE_FAULTS / 8 && !alone;
 
 		__atomic_store_n(&servers.same, 0, __ATOMIC_RELAXED);
@@ -217,8 +226,48 @@ static bool listens(const struct server *sv)
 	       __atomic_load_n(&servers.blocked, __ATOMIC_RELAXED);
 }
 
+static bool keep_fault(struct faults *f, const struct fault *fault)
+{
+	if (f->nr == f->max) {
+		unsigned int max = f->max ? f->max * 2 : 64;
+		struct fault *list = realloc(f->list, max * sizeof(*list));
+
+		if (!list)
+			return false;
+		f->list = list;
+		f->max = max;
+	}
+	f->list[f->nr] = *fault;
+	/* Others look whether there are any without the lock. */
+	__atomic_store_n(&f->nr, f->nr + 1, __ATOMIC_RELAXED);
+	return true;
+}
+
+/* What a server has put aside is for others while it waits. */
+static void leave_aside(struct server *sv)
+{
+	pthread_mutex_lock(&servers.lock);
+	while (sv->aside.nr && keep_fault(&servers.left, &sv->aside.list[sv->aside.nr - 1]))
+		sv->aside.nr--;
+	pthread_mutex_unlock(&servers.lock);
+}
+
+static void take_aside(struct server *sv)
+{
+	if (!__atomic_load_n(&servers.left.nr, __ATOMIC_RELAXED))
+		return;
+	pthread_mutex_lock(&servers.lock);
+	while (servers.left.nr && keep_fault(&sv->aside, &servers.left.list[servers.left.nr - 1])) {
+		__atomic_store_n(&servers.left.nr, servers.left.nr - 1, __ATOMIC_RELAXED);
+		sv->only_blocked = false;
+	}
+	pthread_mutex_unlock(&servers.lock);
+}
+
 void servers_blocked(struct client *c, bool blocked)
 {
+	if (blocked && self)
+		leave_aside(self);
 	__atomic_store_n(&c->parked_ns, blocked ? ~0ULL : 0, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&servers.blocked, blocked ? 1 : -1, __ATOMIC_RELAXED);
 	servers_wake();
@@ -520,14 +569,25 @@ static void count_fault(struct group *group, const struct plan *plan, bool entry
 	}
 }
 
+/* Of a client that is dead, or is not to be waited for now. */
+static enum outcome no_gate(struct server *sv, struct client *c)
+{
+	if (client_gone(c))
+		return SERVED;
+	pthread_mutex_lock(&c->state);
+	unbusy(sv, c);
+	pthread_mutex_unlock(&c->state);
+	return AGAIN;
+}
+
 /* The page is lost: whoever touches it gets SIGBUS, and nobody gets zeros. */
 static enum outcome serve_poison(struct server *sv, struct client *c, struct plan *plan)
 {
 	struct uffdio_poison poison = { .range = { plan->start, PAGE_SIZE_ } };
 	int err = 0;
 
-	if (!client_gate(c, GATE_TO_COPY))
-		return SERVED;
+	if (!client_gate_to_copy(c))
+		return no_gate(sv, c);
 	pthread_mutex_lock(&c->state);
 	/*
 	 * The entry stays: UFFDIO_COPY overwrites the mark, and readahead from a page before
@@ -727,10 +787,10 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 			heat = HEAT_SOON;
 	}
 
-	if (!client_gate(c, GATE_TO_COPY)) {
+	if (!client_gate_to_copy(c)) {
 		if (entry)
 			plan_trim(sv, &plan, 0);
-		return SERVED;
+		return no_gate(sv, c);
 	}
 	pthread_mutex_lock(&c->state);
 	good = still_planned(sv, c, &plan);
@@ -791,7 +851,7 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
  * A first write to a zero page, to one a fork has shared, or to one the agent is copying
  * or has given up on.  Some after it are let go with it, for writes mostly go on.
  */
-static enum outcome serve_protected(struct fault *f)
+static enum outcome serve_protected(struct server *sv, struct fault *f)
 {
 	struct client *c = f->client;
 	struct uffdio_writeprotect wp = { .range = { f->addr, WP_AHEAD } };
@@ -799,8 +859,8 @@ static enum outcome serve_protected(struct fault *f)
 
 	if (no_room(f))
 		return AGAIN;
-	if (!client_gate(c, GATE_TO_COPY))
-		return SERVED;
+	if (!client_gate_to_copy(c))
+		return no_gate(sv, c);
 	pthread_mutex_lock(&c->state);
 	/* What is let go ahead and not written counts until it is looked at, which not all can be. */
 	if (batch_covers(c, f->addr, f->addr + WP_AHEAD) || !client_is_counted(c))
@@ -834,7 +894,7 @@ static void serve(struct server *sv, struct fault *f)
 	enum outcome ret;
 
 	if (f->flags & UFFD_PAGEFAULT_FLAG_WP)
-		ret = serve_protected(f);
+		ret = serve_protected(sv, f);
 	else
 		ret = serve_missing(sv, f);
 	if (ret == SERVED) {
@@ -848,20 +908,11 @@ static void serve(struct server *sv, struct fault *f)
 		client_put(f->client);
 		return;
 	}
-	if (sv->nr_aside == sv->max_aside) {
-		unsigned int max = sv->max_aside ? sv->max_aside * 2 : 64;
-		struct fault *aside = realloc(sv->aside, max * sizeof(*aside));
-
-		if (!aside) {
-			/* Let the thread fault again, when there may be memory. */
-			wake_page(f->client, f->addr);
-			client_put(f->client);
-			return;
-		}
-		sv->aside = aside;
-		sv->max_aside = max;
+	if (!keep_fault(&sv->aside, f)) {
+		/* Let the thread fault again, when there may be memory. */
+		wake_page(f->client, f->addr);
+		client_put(f->client);
 	}
-	sv->aside[sv->nr_aside++] = *f;
 }
 
 /* ---- the loop -------------------------------------------------------- */
@@ -919,14 +970,18 @@ static bool read_one(struct server *sv, struct client *c)
 
 static void retry_aside(struct server *sv)
 {
-	struct fault *aside = sv->aside;
-	unsigned int nr = sv->nr_aside;
+	struct faults aside = sv->aside;
+	unsigned int nr_blocked = 0;
 
-	sv->aside = NULL;
-	sv->nr_aside = sv->max_aside = 0;
-	for (unsigned int i = 0; i < nr; i++)
-		serve(sv, &aside[i]);
-	free(aside);
+	sv->aside = (struct faults){ 0 };
+	for (unsigned int i = 0; i < aside.nr; i++)
+		if (client_gate_blocked(aside.list[i].client) &&
+		    keep_fault(&sv->aside, &aside.list[i]))
+			nr_blocked++;
+		else
+			serve(sv, &aside.list[i]);
+	sv->only_blocked = nr_blocked == sv->aside.nr;
+	free(aside.list);
 }
 
 static void *server_main(void *arg)
@@ -937,6 +992,7 @@ static void *server_main(void *arg)
 
 	snprintf(name, sizeof(name), "vswap-fault/%u", sv->id);
 	prctl(PR_SET_NAME, name);
+	self = sv;
 	/* Before the program's own threads, where we may. */
 	setpriority(PRIO_PROCESS, syscall(SYS_gettid), -10);
 	p[0] = (struct pollfd){ .fd = sv->wake, .events = POLLIN };
@@ -949,7 +1005,9 @@ static void *server_main(void *arg)
 
 		if (sv->generation != clients_generation())
 			refresh_clients(sv);
-		if (listens(sv) || sv->nr_aside)
+		if (listens(sv))
+			take_aside(sv);
+		if (listens(sv) || sv->aside.nr)
 			for (unsigned int i = 0; i < sv->nr_clients; i++) {
 				if (parked(sv->client[i])) {
 					any_parked = true;
@@ -963,9 +1021,9 @@ static void *server_main(void *arg)
 			}
 		if (any_stash)
 			pause.tv_nsec = 0;
-		else if (any_parked && !sv->nr_aside)
+		else if (any_parked && (!sv->aside.nr || sv->only_blocked))
 			pause.tv_nsec = PARKED_POLL_NS;
-		ready = ppoll(p, n, sv->nr_aside || any_parked || any_stash ? &pause : NULL, NULL);
+		ready = ppoll(p, n, sv->aside.nr || any_parked || any_stash ? &pause : NULL, NULL);
 		if (ready < 0 && errno != EINTR) {
 			jobs_kill("poll: %s: killed", strerror(errno));
 			return NULL;
@@ -981,11 +1039,11 @@ static void *server_main(void *arg)
 			if ((ready > 0 && p[i].revents) || event_stashed(from[i - 1]))
 				while (read_one(sv, from[i - 1]))
 					;
-		if (sv->nr_aside)
+		if (sv->aside.nr)
 			retry_aside(sv);
 	}
-	for (unsigned int i = 0; i < sv->nr_aside; i++)
-		client_put(sv->aside[i].client);
+	for (unsigned int i = 0; i < sv->aside.nr; i++)
+		client_put(sv->aside.list[i].client);
 	for (unsigned int i = 0; i < sv->nr_clients; i++)
 		client_put(sv->client[i]);
 	return NULL;
@@ -995,7 +1053,9 @@ int servers_start(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-	servers.nr = cpus < 1 ? 1 : cpus < MAX_SERVERS ? cpus : MAX_SERVERS;
+	servers.cpus = cpus < 1 ? 1 : cpus;
+	/* One may have to wait for a client. */
+	servers.nr = servers.cpus < 2 ? 2 : servers.cpus < MAX_SERVERS ? servers.cpus : MAX_SERVERS;
 	for (unsigned int i = 0; i < servers.nr; i++) {
 		struct server *sv = &servers.server[i];
 		int ret;
@@ -1037,6 +1097,9 @@ void servers_stop(void)
 			close(sv->stat);
 		munmap(sv->buf, (RA_LIMIT + 1) * PAGE_SIZE_);
 		free(sv->folio);
-		free(sv->aside);
+		free(sv->aside.list);
 	}
+	for (unsigned int i = 0; i < servers.left.nr; i++)
+		client_put(servers.left.list[i].client);
+	free(servers.left.list);
 }
