@@ -96,14 +96,17 @@ static uint64_t programs(uint64_t *resident, uint64_t *twice)
 	memset(resident, 0, GROUP_MAX * sizeof(*resident));
 	memset(twice, 0, GROUP_MAX * sizeof(*twice));
 	for (unsigned int i = 0; i < n; i++) {
-		uint64_t anon, file, guessed = client_guessed(list[i]);
+		uint64_t anon, file, framed, guessed = client_guessed(list[i]);
 		int ret = client_resident(list[i], &anon, &file);
 
 		if (ret >= 0) {
 			if (ret || guessed > anon)
 				guessed = anon;
-			/* The agent maps the frames too; they are counted with us. */
-			anon += file > frames ? file - frames : 0;
+			/* The frames its agent has touched are counted with us. */
+			framed = count_read(&list[i]->framed) * PAGE_SIZE_;
+			if (framed > frames)
+				framed = frames;
+			anon += file > framed ? file - framed : 0;
 			sum += anon;
 			for (struct group *g = list[i]->job->group; g; g = g->parent) {
 				resident[group_index(g)] += anon;

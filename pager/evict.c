@@ -427,6 +427,7 @@ unsigned int evict_start(struct client *c, unsigned int want)
 	__atomic_store_n(&sh->op, copies ? AGENT_EVICT_COPY : AGENT_EVICT, __ATOMIC_RELEASE);
 	c->batch_copies = copies;
 	c->batch = batch;
+	count_add(&c->framed, batch->pages);
 	pthread_mutex_unlock(&c->state);
 
 	/* A failure is the client's end, which evict_finish() finds out. */

@@ -116,9 +116,11 @@ static void end_cold(bool fork_before)
 		if (!pid)
 			_exit(0);
 		wait_for(pid, "child");
-		/* For the mutexes; it may be protected some milliseconds after the fork. */
-		usleep(100000);
-		*(char *volatile *)&s->cold = s->cold;
+		/* For the mutexes; they may be protected some milliseconds after the fork, or more. */
+		for (int i = 0; i < 4; i++) {
+			usleep(100000);
+			*(char *volatile *)&s->cold = s->cold;
+		}
 	}
 	__atomic_store_n(&awake, 1, __ATOMIC_RELEASE);
 	sys3(SYS_futex, &awake, FUTEX_WAKE, args.threads);
