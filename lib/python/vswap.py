@@ -14,8 +14,9 @@
 
 What vswap.h says of regions is so here, too.  A region stays until it is closed, or
 neither it nor any array over it is used any more; while there are arrays close() is
-refused with BufferError.  Whatever the library refuses is a vswap.Error, an OSError
-whose text says why and what to do.
+refused with BufferError.  After os.fork() the parent has it all, as before: whatever the
+child closes or leaves behind is not ended by that, and it must use none of it.  Whatever
+the library refuses is a vswap.Error, an OSError whose text says why and what to do.
 """
 import ctypes
 import os
@@ -87,11 +88,19 @@ def _stat(function, handle, kind):
 
 class _Handle:
     """What has a handle of the library, until somebody takes it, to end it."""
-    _handle = None
+    _handle = _process = None
+
+    def _give(self, handle):
+        self._process = os.getpid()
+        self._handle = handle
+
+    def _is_ours(self):
+        # A child's is a copy: to end that would free what its parent has in files.
+        return self._process == os.getpid()
 
     def _take(self):
         # One step: of threads, or the collector in the middle of it, one has it.
-        return vars(self).pop("_handle", None)
+        return vars(self).pop("_handle", None) if self._is_ours() else None
 
 
 class Space(_Handle):
@@ -101,7 +110,7 @@ class Space(_Handle):
         conf = _Conf(compressor.encode() if compressor else None, pool_limit)
         self._regions = weakref.WeakSet()
         self._mapped, self._unwanted = set(), False
-        self._handle = _lib.vswap_create(ctypes.byref(conf), ctypes.sizeof(conf))
+        self._give(_lib.vswap_create(ctypes.byref(conf), ctypes.sizeof(conf)))
         if not self._handle:
             number = ctypes.get_errno()
             raise Error(number, f"no space with compressor {compressor}: {os.strerror(number)}")
@@ -140,6 +149,8 @@ class Space(_Handle):
 
     def close(self):
         """With all its regions; BufferError if one is in use."""
+        if not self._is_ours():
+            return
         for region in list(self._regions):
             region.close()
         self._end()
@@ -185,7 +196,7 @@ class Region(_Handle):
         except BaseException:
             space._unmapped(self._token)
             raise
-        self._handle = handle
+        self._give(handle)
         self.size = size
         self.address = _lib.vswap_addr(handle)
         # A type of its own has room for a reference: who uses the memory keeps the region.
@@ -245,7 +256,7 @@ class Region(_Handle):
 
     def close(self):
         """The end of it, and of what is in it.  BufferError while an array is over it."""
-        if self._handle:
+        if self._handle and self._is_ours():
             self._view.release()
             memory = self._memory()
             # Others than this view hold it: arrays, and views of their own.

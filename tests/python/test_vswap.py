@@ -4,6 +4,7 @@ import errno
 import gc
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -14,6 +15,42 @@ import vswap
 
 MIB = 1 << 20
 SIZE, RAM = 16 * MIB, 4 * MIB
+
+# What a child does that a program with a region has forked.  Nothing compresses, so the
+# pages are on the tier, where a child that frees them would make holes in the file.
+FORK = """
+import gc, os, signal, sys, numpy, vswap
+
+path, sigbus, end = sys.argv[1], sys.argv[2] == "True", sys.argv[3]
+size = 16 << 20
+space = vswap.Space(pool_limit=1 << 20)
+tier = space.add_tier(path, size=64 << 20)
+region = space.map(size, 1 << 20, sigbus)
+plain = numpy.random.default_rng(1).integers(0, 1 << 62, size // 8)
+array = region.numpy("i8")
+array[:] = plain
+region.advise(vswap.COLD)
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    if end == "close":
+        region.close()
+        space.close()
+    elif end == "collect":
+        del region, array, space
+        gc.collect()
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+assert space.stat()["pages_tier"] > 1000
+assert (array == plain).all()
+array += 1
+assert (array == plain + 1).all()
+del array
+region.close()
+assert space.stat()["pages"] == 0
+space.close()
+"""
 
 
 class Regions(unittest.TestCase):
@@ -86,6 +123,18 @@ class Regions(unittest.TestCase):
         done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, check=False)
         self.assertEqual((done.returncode, done.stdout), (0, "0.75\n"))
+
+    def test_fork(self):
+        """Whatever a child ends or leaves is its parent's, who still has all of it."""
+        for sigbus in (False, True):
+            for end in ("exit", "close", "collect"):
+                with self.subTest(sigbus=sigbus, end=end), \
+                        tempfile.NamedTemporaryFile(dir="/var/tmp") as file:
+                    done = subprocess.run(
+                        [sys.executable, "-c", FORK, file.name, str(sigbus), end],
+                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                        check=False)
+                    self.assertEqual((done.returncode, done.stdout), (0, ""))
 
     def test_ends_once(self):
         """Whoever ends what at the same time: each is ended once, regions before their space."""
