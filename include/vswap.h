@@ -136,9 +136,10 @@ void vswap_free(struct vswap *s, const vswap_entry *entries, size_t nr);
  * but only the program's own code may touch the region; a system call gets EFAULT for
  * memory of it that is not there.  The handler is the process's, from the first such
  * region to the last; what is not ours is passed to the one there was before.  A handler
- * installed later must pass on what is not its own.  No thread that touches the region
- * may have SIGBUS blocked, have less than 16 KiB of stack left, or hold a lock of
- * malloc(): which only matters to an allocator that lives in a region.
+ * installed later must pass on what is not its own.  Ours stays below it after the last
+ * region, so it, or another in its place, must do so for the next one, too.  No thread
+ * that touches the region may have SIGBUS blocked, have less than 16 KiB of stack left,
+ * or hold a lock of malloc(): which only matters to an allocator that lives in a region.
  *
  * Without it threads of the library serve the faults, and system calls work, too, where
  * the kernel lets us serve them: as root, with vm.unprivileged_userfaultfd set, or with

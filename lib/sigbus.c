@@ -3,7 +3,8 @@
  * Faults served in the thread that touched the page, by a handler of SIGBUS.
  *
  * The handler is the process's: there is one for all regions, of all stores, from the
- * first to the last.  What is not ours goes to the one that was there before.
+ * first to the last.  What is not ours goes to the one that was there before.  One that
+ * was installed over ours may call it, so ours is left below it when the last region goes.
  *
  * Such a signal comes out of the instruction that touched the page and nowhere else.
  * This library touches no region itself, and a handler of an asynchronous signal, which
@@ -94,6 +95,28 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	errno = saved;
 }
 
+static bool is_ours(const struct sigaction *sa)
+{
+	return (sa->sa_flags & SA_SIGINFO) && sa->sa_sigaction == on_sigbus;
+}
+
+/*
+ * Before the first region: is ours still there, or below one that may call it?  To go
+ * over such a one would be to call each other without end.  The default is none, nor is
+ * what ours was put over and calls as it is.
+ */
+static bool is_in_place(void)
+{
+	struct sigaction now;
+
+	if (!bus.installed || sigaction(SIGBUS, NULL, &now))
+		return false;
+	if (is_ours(&now))
+		return true;
+	return now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN &&
+	       now.sa_sigaction != bus.before.sa_sigaction;
+}
+
 int sigbus_add(struct vswap_region *r)
 {
 	struct sigaction ours = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
@@ -102,7 +125,7 @@ int sigbus_add(struct vswap_region *r)
 	/* A thread of the program may have none of its own on its alternate stack. */
 	sigfillset(&ours.sa_mask);
 	pthread_mutex_lock(&bus.lock);
-	if (!bus.installed && sigaction(SIGBUS, &ours, &bus.before))
+	if (!bus.regions && !is_in_place() && sigaction(SIGBUS, &ours, &bus.before))
 		err = -errno;
 	if (!err) {
 		bus.installed = true;
@@ -123,8 +146,8 @@ void sigbus_remove(struct vswap_region *r)
 		;
 	rcu_assign_pointer(*p, r->next_sigbus);
 	/* One installed over ours may call it: ours stays then, and passes all on. */
-	if (!bus.regions && !sigaction(SIGBUS, NULL, &now) && (now.sa_flags & SA_SIGINFO) &&
-	    now.sa_sigaction == on_sigbus && !sigaction(SIGBUS, &bus.before, NULL))
+	if (!bus.regions && !sigaction(SIGBUS, NULL, &now) && is_ours(&now) &&
+	    !sigaction(SIGBUS, &bus.before, NULL))
 		bus.installed = false;
 	pthread_mutex_unlock(&bus.lock);
 	/* Others may be walking over it. */

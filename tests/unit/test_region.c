@@ -793,6 +793,68 @@ static void raise_sigbus(int code, void *addr)
 		syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), SIGBUS, &info), 0);
 }
 
+static struct sigaction below;
+
+/* One that passes on what it gets. */
+static void pass_on(int sig, siginfo_t *info, void *context)
+{
+	signals++;
+	below.sa_sigaction(sig, info, context);
+}
+
+/* A first region has a handler, whatever became of the one of those before it. */
+static void test_handler_again(void **state)
+{
+	static const struct sigaction others[] = {
+		{ .sa_handler = SIG_DFL },
+		{ .sa_handler = SIG_IGN },
+		{ .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO }, /* as it was */
+		{ .sa_sigaction = pass_on, .sa_flags = SA_SIGINFO },   /* as it is */
+	};
+	struct sigaction over = { .sa_sigaction = pass_on, .sa_flags = SA_SIGINFO }, before, now;
+	struct vswap *s = create(0, true);
+	struct vswap_region *r;
+
+	(void)state;
+	for (unsigned int i = 0; i < sizeof(others) / sizeof(*others); i++) {
+		catch_sigbus(&before);
+		r = map(s, SIZE, RAM, VSWAP_REGION_SIGBUS);
+		assert_int_equal(sigaction(SIGBUS, &over, &below), 0);
+		fill_all(r, NR, i);
+		assert_true(signals > 0);
+		vswap_unmap(r);
+
+		assert_int_equal(sigaction(SIGBUS, &others[i], NULL), 0);
+		signals = 0;
+		r = map(s, SIZE, RAM, VSWAP_REGION_SIGBUS);
+		if (!sigsetjmp(jump, 1)) {
+			fill_all(r, NR, i);
+			expect_all(r, NR, i);
+		} else {
+			fail_msg("a page was not brought in under handler %u", i);
+		}
+		/* One that passes on is not gone around. */
+		assert_int_equal(signals > 0, others[i].sa_sigaction == pass_on);
+		/* What is not ours goes to it, and it is there again after the last. */
+		if (others[i].sa_sigaction == on_sigbus) {
+			signals = 0;
+			if (!sigsetjmp(jump, 1))
+				raise_sigbus(BUS_MCEERR_AO, at(r, 3));
+			assert_int_equal(signals, 1);
+		}
+		vswap_unmap(r);
+		assert_int_equal(sigaction(SIGBUS, NULL, &now), 0);
+		assert_ptr_equal(now.sa_sigaction, others[i].sa_sigaction);
+		/* Ours is taken away as one that passed on to it would do. */
+		if (others[i].sa_sigaction == pass_on) {
+			assert_int_equal(sigaction(SIGBUS, &below, NULL), 0);
+			vswap_unmap(map(s, SIZE, RAM, VSWAP_REGION_SIGBUS));
+		}
+		assert_int_equal(sigaction(SIGBUS, &before, NULL), 0);
+	}
+	vswap_destroy(s);
+}
+
 /* What is wrong with memory itself is not ours to mend, and not to be passed over. */
 static void test_bad_memory(void **state)
 {
@@ -1231,6 +1293,7 @@ int main(void)
 		cmocka_unit_test(test_syscalls),
 		cmocka_unit_test(test_fork),
 		cmocka_unit_test(test_chain),
+		cmocka_unit_test(test_handler_again),
 		cmocka_unit_test(test_lost),
 		cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_miscounted),
