@@ -91,9 +91,10 @@ int vswap_store(struct vswap *s, const void *pages, size_t nr, vswap_entry *entr
 /*
  * Copy @nr pages out, to follow one another at @pages.  The entries stay.
  * -EIO: one could not be read or failed its checksum, and what is in its place now
- * means nothing; -ENOENT: one is not in
- * use; -ENOMEM, or -EAGAIN of a tier: try again; -EFAULT: @pages cannot be written to.
- * All others have been copied then, except with -ENOMEM.
+ * means nothing; -ENOENT: one is not in use; -ENOMEM, or -EAGAIN of a tier: try again.
+ * Of several it is the first of -ENOMEM, -EAGAIN, -EIO.  All others have been copied
+ * then, except with -ENOMEM.  @pages must be writable: if not, a page on a tier may be
+ * -EFAULT, and is SIGSEGV otherwise, as any other page is.
  */
 int vswap_load(struct vswap *s, const vswap_entry *entries, size_t nr, void *pages);
 

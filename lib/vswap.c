@@ -336,6 +336,20 @@ static void wait_for(struct vswap *s, vswap_entry entry)
 }
 
 /*
+ * Of two errors of a load.  No other may hide -ENOMEM, with which pages may not have been
+ * tried; and what another try may mend comes before what none will.
+ */
+static int load_error(int err, int other)
+{
+	static const int first[] = { -ENOMEM, -EAGAIN, -EIO };
+
+	for (unsigned int i = 0; i < sizeof(first) / sizeof(*first); i++)
+		if (err == first[i] || other == first[i])
+			return first[i];
+	return err ? err : other;
+}
+
+/*
  * Up to STORE_BATCH aligned pages.  What is busy when its turn comes is left for
  * another round, after everything else has been let go.
  */
@@ -364,13 +378,13 @@ static int load_batch(struct vswap *s, const vswap_entry *entries, unsigned int 
 			if (ret == -EEXIST)
 				todo[busy++] = todo[i];
 			else
-				err = ret;
+				err = load_error(err, ret);
 		}
 		if (have)
 			swap_readin(s->space, folio, have);
 		for (unsigned int i = 0; i < have; i++) {
-			if (!swap_folio_test(folio[i], SWAP_FOLIO_UPTODATE) && err != -EIO)
-				err = folio[i]->error;
+			if (!swap_folio_test(folio[i], SWAP_FOLIO_UPTODATE))
+				err = load_error(err, folio[i]->error);
 			swap_cache_del_folio(s->space, folio[i]);
 			folio_done(folio[i]);
 		}
@@ -385,7 +399,7 @@ int vswap_load(struct vswap *s, const vswap_entry *entries, size_t nr, void *pag
 {
 	NO_CANCEL;
 	char *bounce = NULL, *to = pages;
-	int err = 0, ret;
+	int err = 0;
 
 	if (!aligned(pages)) {
 		bounce = aligned_alloc(SWAP_PAGE_SIZE, STORE_BATCH * SWAP_PAGE_SIZE);
@@ -398,11 +412,9 @@ int vswap_load(struct vswap *s, const vswap_entry *entries, size_t nr, void *pag
 		/* What is not even tried leaves the caller's page as it was. */
 		if (bounce)
 			memcpy(bounce, to, n * SWAP_PAGE_SIZE);
-		ret = load_batch(s, entries, n, bounce ? bounce : to);
+		err = load_error(err, load_batch(s, entries, n, bounce ? bounce : to));
 		if (bounce)
 			memcpy(to, bounce, n * SWAP_PAGE_SIZE);
-		if (ret && !err)
-			err = ret;
 		entries += n;
 		to += n * SWAP_PAGE_SIZE;
 		nr -= n;

@@ -13,6 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -293,6 +296,98 @@ static void test_read_error(void **state)
 	free(buf);
 }
 
+/* What a tier's file says of a read to one of these. */
+static struct {
+	const char *page;
+	int err;
+} bad[2];
+
+ssize_t preadv(int fd, const struct iovec *iov, int nr, off_t offset)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		for (int n = 0; n < nr && bad[i].page; n++) {
+			size_t off = (uintptr_t)bad[i].page - (uintptr_t)iov[n].iov_base;
+
+			if (off >= iov[n].iov_len)
+				continue;
+			errno = bad[i].err;
+			return -1;
+		}
+	}
+	return syscall(SYS_preadv, fd, iov, nr, (long)offset, 0L);
+}
+
+/* Of several errors it is the one that says most about the others' pages. */
+static void test_load_errors(void **state)
+{
+	static const struct {
+		unsigned int page;
+		int err;
+	} cases[][2] = {
+		/* The worse one is first; in one batch, and in two. */
+		{ { 3, ENOMEM }, { 4, EIO } },	  { { 3, ENOMEM }, { 100, EIO } },
+		{ { 3, ENOMEM }, { 4, EAGAIN } }, { { 3, ENOMEM }, { 100, EAGAIN } },
+		{ { 3, EAGAIN }, { 4, EIO } },	  { { 3, EAGAIN }, { 100, EIO } },
+		{ { 3, EIO }, { 4, EFAULT } },	  { { 3, EIO }, { 100, EFAULT } },
+	};
+	struct vswap *s = create(0);
+	vswap_entry e[128];
+	char *buf = pages(128);
+
+	(void)state;
+	add_temp(s, 16 * MIB);
+	for (unsigned int i = 0; i < 128; i++)
+		assert_int_equal(store(s, 5 * i + 2, 1, e + i), 0);
+	assert_int_equal(stat_of(s).pages_tier, 128);
+	vswap_log(sink);
+	for (unsigned int i = 0; i < 2 * sizeof(cases) / sizeof(*cases); i++) {
+		unsigned int page[2];
+
+		memset(buf, 0x55, 128 * PAGE);
+		for (unsigned int k = 0; k < 2; k++) {
+			/* As they are, and in the other order. */
+			page[k] = cases[i / 2][k ^ i % 2].page;
+			bad[k].page = buf + page[k] * PAGE;
+			bad[k].err = cases[i / 2][k].err;
+		}
+		assert_int_equal(vswap_load(s, e, 128, buf), -cases[i / 2][0].err);
+		memset(bad, 0, sizeof(bad));
+		for (unsigned int k = 0; k < 128; k++)
+			assert_int_equal(holds(buf + k * PAGE, 5 * k + 2),
+					 k != page[0] && k != page[1]);
+	}
+	/* An entry that is not in use says nothing of those that are. */
+	vswap_free(s, e + 3, 1);
+	bad[0].page = buf + 100 * PAGE;
+	bad[0].err = EIO;
+	assert_int_equal(vswap_load(s, e, 128, buf), -EIO);
+	memset(bad, 0, sizeof(bad));
+	assert_int_equal(vswap_load(s, e, 128, buf), -ENOENT);
+	vswap_log(NULL);
+	vswap_destroy(s);
+	free(buf);
+}
+
+/* What is read to where no page can be put stays where it is. */
+static void test_unwritable(void **state)
+{
+	struct vswap *s = create(0);
+	vswap_entry e;
+	char *p = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	(void)state;
+	assert_ptr_not_equal(p, MAP_FAILED);
+	add_temp(s, 16 * MIB);
+	assert_int_equal(store(s, 2, 1, &e), 0);
+	assert_int_equal(stat_of(s).pages_tier, 1);
+	vswap_log(sink);
+	assert_int_equal(vswap_load(s, &e, 1, p), -EFAULT);
+	vswap_log(NULL);
+	expect(s, 2, 1, &e);
+	vswap_destroy(s);
+	munmap(p, PAGE);
+}
+
 /* A program and a library of different age. */
 static void test_sizes(void **state)
 {
@@ -540,7 +635,8 @@ int main(void)
 		cmocka_unit_test(test_age_order),  cmocka_unit_test(test_read_error),
 		cmocka_unit_test(test_sizes),	   cmocka_unit_test(test_symbols),
 		cmocka_unit_test(test_no_tier),	   cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_shared),
+		cmocka_unit_test(test_shared),	   cmocka_unit_test(test_load_errors),
+		cmocka_unit_test(test_unwritable),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
