@@ -119,9 +119,10 @@ void vswap_free(struct vswap *s, const vswap_entry *entries, size_t nr);
  * Each page is in memory, counted against the region's ram, or in the store, counted
  * against the limit of the store's pool or on its tiers; the two limits have nothing to
  * do with each other.  A page never touched takes nothing, but 8 bytes once one near it
- * is.  Where the store has no room, or pages cannot be moved because a device uses them,
- * a region takes more memory than its ram, and a line of text says so once (vswap_log());
- * nothing is lost.
+ * is; and where pages are touched in order up to 16 that are next come with them.  Where
+ * the store has no room, or pages cannot be moved because a device uses them, a region
+ * takes more memory than its ram, and a line of text says so once (vswap_log()); nothing
+ * is lost.
  *
  * Above its ram a region takes up to 256 KiB for each of the most threads that ever
  * touched it in the same moment; 16 MiB at most.
@@ -157,7 +158,8 @@ struct vswap_region_conf {
 /*
  * Make a region; @size is sizeof(*conf).  -EINVAL; -ENOMEM; -EPERM, -ENOSYS, -EOPNOTSUPP:
  * the system has no userfaultfd for us, or one before Linux 6.8; -ENOENT: no /proc;
- * -EMFILE, -ENFILE: no descriptor; -EAGAIN: no thread.
+ * -EACCES: /proc/self/pagemap is not ours to read, as in a program that has changed its
+ * user (PR_SET_DUMPABLE in prctl(2)); -EMFILE, -ENFILE: no descriptor; -EAGAIN: no thread.
  */
 int vswap_map(struct vswap *s, const struct vswap_region_conf *conf, size_t size,
 	      struct vswap_region **region);
