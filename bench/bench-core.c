@@ -406,11 +406,12 @@ static void null_io(void *priv, struct swap_io *io, unsigned int nr)
 		io[i].error = 0;
 }
 
-static void null_discard(void *priv, u64 slot, u64 nr)
+static int null_discard(void *priv, u64 slot, u64 nr)
 {
 	(void)priv;
 	(void)slot;
 	(void)nr;
+	return 0;
 }
 
 static const struct swap_tier_ops null_ops = {

@@ -335,8 +335,12 @@ struct swap_io {
 struct swap_tier_ops {
 	void (*write)(void *priv, struct swap_io *io, unsigned int nr);
 	void (*read)(void *priv, struct swap_io *io, unsigned int nr);
-	/* The bytes of slots [slot, slot + nr) are not needed any more. */
-	void (*discard)(void *priv, u64 slot, u64 nr);
+	/*
+	 * May be NULL.  The bytes of slots [slot, slot + nr) are not needed any more.
+	 * Returns 0, or -EAGAIN: what was asked may still be done, to whatever is
+	 * there then.  Until the same call has returned 0 nothing is to be written there.
+	 */
+	int (*discard)(void *priv, u64 slot, u64 nr);
 	/*
 	 * May be NULL.  Would a call wait for the store to come back?  Other tiers
 	 * are preferred then.  A write that was -EAGAIN does not mark the tier as

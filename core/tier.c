@@ -65,7 +65,7 @@ static struct tier_cluster *tier_cluster_make(struct swap_tier *tier)
 	return tc;
 }
 
-/* An EMPTY cluster off its list, or a CURRENT one, that has no slot taken: gone. */
+/* An EMPTY cluster off its list (or whose tier goes with it), or a CURRENT one, that has no slot taken: gone. */
 static void tier_cluster_die(struct swap_tier *tier, struct tier_cluster *tc)
 {
 	struct swap_space *space = tier->space;
@@ -355,23 +355,35 @@ void tier_discard(struct swap_space *space)
 {
 	struct swap_tier *tier;
 	struct tier_cluster *tc;
+	LIST_HEAD(parked);
 	unsigned int i;
+	int ret;
 
 	/* Not worth waiting for a swapoff: what it drains is not used again. */
 	if (!mutex_trylock(&space->tier_mutex))
 		return;
 	for (i = 0; i < space->nr_tiers; i++) {
 		tier = space->tiers[i];
+		list_splice_init(&tier->parked, &parked);
 		for (;;) {
-			spin_lock(&space->tier_lock);
-			tc = tier_from_list(&tier->empty);
-			spin_unlock(&space->tier_lock);
+			tc = tier_from_list(&parked);
+			if (!tc) {
+				spin_lock(&space->tier_lock);
+				tc = tier_from_list(&tier->empty);
+				spin_unlock(&space->tier_lock);
+			}
 			if (!tc)
 				break;
+			ret = 0;
 			if (tier->ops->discard)
-				tier->ops->discard(tier->priv,
-						   tier_local(tier, tc->nr << SWAP_CLUSTER_SHIFT),
-						   tier_cluster_slots(tier, tc->nr));
+				ret = tier->ops->discard(
+					tier->priv, tier_local(tier, tc->nr << SWAP_CLUSTER_SHIFT),
+					tier_cluster_slots(tier, tc->nr));
+			/* Its number would be the next one given out. */
+			if (ret == -EAGAIN) {
+				list_add_tail(&tc->list, &tier->parked);
+				continue;
+			}
 			spin_lock(&space->tier_lock);
 			tier_cluster_die(tier, tc);
 			spin_unlock(&space->tier_lock);
@@ -549,6 +561,7 @@ struct swap_tier *swap_tier_add(struct swap_space *space, const struct swap_tier
 	tier->prio = conf->prio;
 	INIT_LIST_HEAD(&tier->partial);
 	INIT_LIST_HEAD(&tier->empty);
+	INIT_LIST_HEAD(&tier->parked);
 
 	mutex_lock(&space->tier_mutex);
 	ret = writeback_prepare(space);

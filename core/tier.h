@@ -27,7 +27,7 @@ enum tier_cluster_state {
 	TIER_PARTIAL, /* on tier->partial */
 	TIER_FULL,    /* on no list */
 	TIER_LEAVING, /* swap_demote() is emptying it; on no list */
-	TIER_EMPTY,   /* on tier->empty: to be used again or discarded */
+	TIER_EMPTY,   /* on tier->empty: to be used again or discarded; or on tier->parked */
 	TIER_DEAD,
 };
 
@@ -70,6 +70,7 @@ struct swap_tier {
 	struct tier_cluster *current_cluster;
 	struct list_head partial; /* longest partial first */
 	struct list_head empty;
+	struct list_head parked; /* a discard may still come: not to be used; under tier_mutex */
 	u32 nr_clusters;
 
 	atomic_long_t used;

@@ -352,12 +352,11 @@ static void crypt_read(void *priv, struct swap_io *io, unsigned int nr)
 	give(&engine.decrypt, c);
 }
 
-static void crypt_discard(void *priv, u64 slot, u64 nr)
+static int crypt_discard(void *priv, u64 slot, u64 nr)
 {
 	struct tier_crypt *t = priv;
 
-	if (t->inner->ops->discard)
-		t->inner->ops->discard(t->inner->priv, slot, nr);
+	return t->inner->ops->discard ? t->inner->ops->discard(t->inner->priv, slot, nr) : 0;
 }
 
 static bool crypt_away(void *priv)

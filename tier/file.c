@@ -649,14 +649,14 @@ static void file_read(void *priv, struct swap_io *io, unsigned int nr)
 }
 
 /* Advice: a store that cannot do it loses nothing but room. */
-static void file_discard(void *priv, u64 slot, u64 nr)
+static int file_discard(void *priv, u64 slot, u64 nr)
 {
 	struct tier_file *t = priv;
 	u64 range[2] = { t->base + slot * SWAP_PAGE_SIZE, nr * SWAP_PAGE_SIZE };
 	int fd = tier_fd(t), ret;
 
 	if (fd < 0 || t->reserved || __atomic_load_n(&t->no_discard, __ATOMIC_RELAXED))
-		return;
+		return 0;
 	do {
 		if (t->kind == BLOCK)
 			ret = ioctl(fd, BLKDISCARD, range);
@@ -666,6 +666,7 @@ static void file_discard(void *priv, u64 slot, u64 nr)
 	} while (ret && errno == EINTR);
 	if (ret && (errno == EOPNOTSUPP || errno == ENOTTY))
 		__atomic_store_n(&t->no_discard, 1, __ATOMIC_RELAXED);
+	return 0;
 }
 
 const struct swap_tier_ops tier_file_ops = {

@@ -1118,7 +1118,7 @@ static void nbd_read(void *priv, struct swap_io *io, unsigned int nr)
 }
 
 /* Advice: not worth waiting for a server. */
-static void nbd_discard(void *priv, u64 slot, u64 nr)
+static int nbd_discard(void *priv, u64 slot, u64 nr)
 {
 	struct tier_nbd *t = priv;
 	struct batch batch = { .pending = 1, .done = PTHREAD_COND_INITIALIZER };
@@ -1141,6 +1141,7 @@ static void nbd_discard(void *priv, u64 slot, u64 nr)
 			pthread_cond_wait(&batch.done, &t->lock);
 	}
 	pthread_mutex_unlock(&t->lock);
+	return 0;
 }
 
 static bool nbd_away(void *priv)

@@ -26,10 +26,12 @@ struct memtier {
 	unsigned int read_again; /* so many reads fail, then no more */
 	bool away;		 /* says so; writes are done all the same */
 	unsigned int late;	 /* so many more writes are -EAGAIN */
+	bool discards_late;	 /* discards are -EAGAIN, and not done yet */
 	/* what was done */
 	unsigned long writes, reads; /* calls */
 	unsigned long pages_written, pages_read, pages_discarded;
-	unsigned long breaks; /* pages not next to the one before in their write */
+	unsigned long discards_asked; /* that were -EAGAIN */
+	unsigned long breaks;	      /* pages not next to the one before in their write */
 };
 
 static inline void memtier_write(void *priv, struct swap_io *io, unsigned int nr)
@@ -88,17 +90,23 @@ static inline void memtier_read(void *priv, struct swap_io *io, unsigned int nr)
 	pthread_mutex_unlock(&t->lock);
 }
 
-static inline void memtier_discard(void *priv, u64 slot, u64 nr)
+static inline int memtier_discard(void *priv, u64 slot, u64 nr)
 {
 	struct memtier *t = priv;
 
 	pthread_mutex_lock(&t->lock);
 	if (slot + nr > t->nr_slots)
 		abort();
+	if (t->discards_late) {
+		t->discards_asked++;
+		pthread_mutex_unlock(&t->lock);
+		return -EAGAIN;
+	}
 	memset(t->state + slot, 0, nr);
 	memset(t->pages + slot * SWAP_PAGE_SIZE, 0xdd, nr * SWAP_PAGE_SIZE);
 	t->pages_discarded += nr;
 	pthread_mutex_unlock(&t->lock);
+	return 0;
 }
 
 static inline bool memtier_away(void *priv)

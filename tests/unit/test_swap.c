@@ -227,6 +227,52 @@ static void test_tier_batch(void **state)
 	memtier_free(mt);
 }
 
+/* Where a discard may still come nothing is written, and it is asked again. */
+static void test_late_discard(void **state)
+{
+	struct swap_space *space = space_new("none", 0);
+	struct memtier *mt = memtier_new(1536);
+	struct swap_tier_stat ts;
+	vswp_entry_t e[1024];
+	unsigned int i;
+
+	(void)state;
+	assert_false(IS_ERR(memtier_add(space, mt, "mem", 0)));
+	for (i = 0; i < 1024; i++)
+		e[i] = page_out(space, PAGE_NOISE, i);
+	/* The first of three clusters. */
+	for (i = 0; i < 512; i++)
+		swap_free_range(space, e[i], 1);
+	mt->discards_late = true;
+	swap_writeback(space, 0);
+	assert_int_equal(mt->discards_asked, 1);
+	memset(mt->state, 0, 512);
+	for (i = 0; i < 512; i++)
+		e[i] = page_out(space, PAGE_NOISE, i);
+	for (i = 0; i < 512; i++)
+		assert_int_equal(mt->state[i], 0);
+	assert_true(swap_tier_stat(space, 0, &ts));
+	assert_int_equal(ts.slots_used, 1024);
+	/* That was all it had. */
+	swap_writeback(space, 0);
+	assert_int_equal(mt->discards_asked, 2);
+	mt->discards_late = false;
+	swap_writeback(space, 0);
+	assert_int_equal(mt->pages_discarded, 512);
+	for (i = 512; i < 1024; i++)
+		swap_free_range(space, e[i], 1);
+	for (i = 512; i < 1024; i++)
+		e[i] = page_out(space, PAGE_NOISE, i);
+	for (i = 0; i < 1024; i++)
+		page_back(space, e[i], PAGE_NOISE, i);
+	/* What is parked goes with the tier. */
+	mt->discards_late = true;
+	swap_writeback(space, 0);
+	assert_true(mt->discards_asked > 2);
+	space_end(space);
+	memtier_free(mt);
+}
+
 /* The pool takes what compresses, the tier the rest. */
 static void test_pool_and_tier(void **state)
 {
@@ -1244,6 +1290,7 @@ int main(void)
 		cmocka_unit_test(test_groups),
 		cmocka_unit_test(test_refault),
 		cmocka_unit_test(test_conf),
+		cmocka_unit_test(test_late_discard),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
