@@ -49,6 +49,8 @@
 #define JOINED_PAGES 32	 /* 128 KiB */
 #define NR_BUFFERS   8
 #define TRIM_BYTES   (1ULL << 30)
+#define MAX_LATE     16
+#define LATE_LIMITS  4 /* a server does in so many limits what it was asked on a lost connection */
 #define OWNER_AT     SWAP_PAGE_SIZE /* in the head, after the page that allows us to be there */
 #define BEAT	     (SEC / 2)
 #define SILENCE	     (2 * SEC) /* an owner that did not beat for so long is none */
@@ -136,13 +138,19 @@ struct cmd {
 	enum cmd_state state;
 	enum op op;
 	struct tier_nbd *tier;
-	struct batch *batch;
-	struct swap_io *io; /* not of TRIM */
+	struct batch *batch; /* NULL: of a TRIM nobody waits for any more */
+	struct swap_io *io;  /* not of TRIM */
 	u64 slot;
 	u64 nr;		 /* pages */
 	void *data;	 /* all pages in a row */
 	int buffer;	 /* data is that one of ours, or -1 */
 	u64 asked, sent; /* when, ns */
+};
+
+/* A TRIM whose connection was lost: until then the server may still do it. */
+struct late {
+	u64 slot, nr;
+	u64 until;
 };
 
 struct single {
@@ -192,6 +200,7 @@ struct tier_nbd {
 	u64 heard;	     /* when something was last answered */
 	pthread_cond_t idle; /* a command, perhaps a buffer */
 	struct cmd cmd[MAX_CMDS];
+	struct late late[MAX_LATE];
 	char *buffers; /* NR_BUFFERS of JOINED_PAGES */
 	bool buffer_used[NR_BUFFERS];
 	char head[SWAP_PAGE_SIZE], head_now[SWAP_PAGE_SIZE];
@@ -257,7 +266,7 @@ static void cmd_finish(struct cmd *cmd, int err)
 		t->buffer_used[cmd->buffer] = false;
 	cmd->state = IDLE;
 	pthread_cond_broadcast(&t->idle);
-	if (!--cmd->batch->pending)
+	if (cmd->batch && !--cmd->batch->pending)
 		pthread_cond_signal(&cmd->batch->done);
 }
 
@@ -343,7 +352,7 @@ static void expire(struct tier_nbd *t)
 		if (t->gave_up)
 			cmd_finish(cmd, -ETIMEDOUT);
 		else if (overdue(t, cmd->op, cmd->asked))
-			cmd_finish(cmd, cmd->op == TRIM ? 0 : -EAGAIN);
+			cmd_finish(cmd, -EAGAIN);
 	}
 	/* Nothing may have become idle: see cmd_get(). */
 	pthread_cond_broadcast(&t->idle);
@@ -470,6 +479,64 @@ static void run(struct tier_nbd *t, enum op op, struct swap_io *io, unsigned int
 	while (batch.pending)
 		wait_on(t, &batch.done);
 	pthread_mutex_unlock(&t->lock);
+}
+
+/* ---- discards that may still come; the lock is held ------------------ */
+
+static bool is_trim(const struct cmd *cmd)
+{
+	return cmd->state != IDLE && cmd->op == TRIM;
+}
+
+static unsigned int nr_trims(const struct tier_nbd *t)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < MAX_CMDS; i++)
+		n += is_trim(&t->cmd[i]);
+	return n;
+}
+
+/* Each that is under way may be lost, and has its place. */
+static bool late_room(const struct tier_nbd *t)
+{
+	unsigned int n = nr_trims(t);
+	u64 now = now_ns();
+
+	for (unsigned int i = 0; i < MAX_LATE; i++)
+		n += t->late[i].until > now;
+	return n < MAX_LATE;
+}
+
+/* A TRIM was sent, and how it ended will not be known. */
+static void late_add(struct tier_nbd *t, const struct cmd *cmd)
+{
+	u64 now = now_ns();
+	unsigned int i;
+
+	for (i = 0; t->late[i].until > now; i++)
+		;
+	t->late[i] = (struct late){ cmd->slot, cmd->nr, now + LATE_LIMITS * t->limit };
+}
+
+/* May the server still discard some of these? */
+static bool is_late(const struct tier_nbd *t, u64 slot, u64 nr)
+{
+	u64 now = now_ns();
+
+	for (unsigned int i = 0; i < MAX_CMDS; i++) {
+		const struct cmd *cmd = &t->cmd[i];
+
+		if (is_trim(cmd) && slot < cmd->slot + cmd->nr && cmd->slot < slot + nr)
+			return true;
+	}
+	for (unsigned int i = 0; i < MAX_LATE; i++) {
+		const struct late *l = &t->late[i];
+
+		if (l->until > now && slot < l->slot + l->nr && l->slot < slot + nr)
+			return true;
+	}
+	return false;
 }
 
 /* ---- the connection -------------------------------------------------- */
@@ -763,8 +830,12 @@ static void hang_up(struct tier_nbd *t, const char *why)
 		if (cmd->state != SENT)
 			continue;
 		cmd->state = QUEUED;
-		if (now - cmd->asked >= t->limit)
+		if (cmd->op == TRIM) {
+			late_add(t, cmd);
+			cmd_finish(cmd, 0);
+		} else if (now - cmd->asked >= t->limit) {
 			cmd_finish(cmd, -ETIMEDOUT);
+		}
 	}
 	expire(t);
 }
@@ -791,7 +862,10 @@ static void pick_up(struct tier_nbd *t, struct nbd_handle *h)
 	send_queued(t);
 }
 
-/* Is there a command that should have been answered?  The lock is held. */
+/*
+ * Is there a command that should have been answered?  A TRIM may take long: while beats
+ * are answered that means nothing.  The lock is held.
+ */
 static bool hangs(struct tier_nbd *t)
 {
 	u64 now = now_ns();
@@ -801,8 +875,11 @@ static bool hangs(struct tier_nbd *t)
 		u64 from = cmd->state == SENT ? cmd->sent : cmd->asked;
 
 		from = from > t->heard ? from : t->heard;
-		if (cmd->state != IDLE && ((now > from && now - from > t->limit / 4) ||
-					   (now > cmd->asked && now - cmd->asked > t->limit)))
+		if (is_trim(cmd) && t->sure + SILENCE > from)
+			from = t->sure + SILENCE;
+		if (cmd->state != IDLE &&
+		    ((now > from && now - from > t->limit / 4) ||
+		     (!is_trim(cmd) && now > cmd->asked && now - cmd->asked > t->limit)))
 			return true;
 	}
 	return false;
@@ -1039,8 +1116,8 @@ static bool leave(struct tier_nbd *t)
 	u64 deadline = now_ns() + SEC, n;
 	int ret;
 
-	/* What the thread left half done must not come after this. */
-	while (t->beating != RESTING && !t->beat.done) {
+	/* What was left half done must not come after this. */
+	while ((t->beating != RESTING && !t->beat.done) || nr_trims(t)) {
 		if (!go_on(t, t->h, deadline))
 			return false;
 		turn(t, t->h);
@@ -1117,16 +1194,20 @@ static void nbd_read(void *priv, struct swap_io *io, unsigned int nr)
 			run(priv, READ, io + i, 1);
 }
 
-/* Advice: not worth waiting for a server. */
+/* Advice: not worth waiting for a server, nor for long for one that is there. */
 static int nbd_discard(void *priv, u64 slot, u64 nr)
 {
 	struct tier_nbd *t = priv;
 	struct batch batch = { .pending = 1, .done = PTHREAD_COND_INITIALIZER };
-	struct cmd *cmd;
+	struct cmd *cmd = NULL;
+	u64 asked;
+	bool late;
 
 	pthread_mutex_lock(&t->lock);
-	cmd = t->can_trim ? cmd_get(t, TRIM, 0) : NULL;
-	if (cmd && is_sure(t)) {
+	if (t->can_trim && !is_late(t, slot, nr))
+		cmd = cmd_get(t, TRIM, 0);
+	if (cmd && is_sure(t) && late_room(t)) {
+		asked = now_ns();
 		*cmd = (struct cmd){
 			.op = TRIM,
 			.tier = t,
@@ -1134,14 +1215,20 @@ static int nbd_discard(void *priv, u64 slot, u64 nr)
 			.slot = slot,
 			.nr = nr,
 			.buffer = -1,
-			.asked = now_ns(),
+			.asked = asked,
 		};
 		cmd_send(cmd);
-		while (batch.pending)
-			pthread_cond_wait(&batch.done, &t->lock);
+		while (batch.pending && now_ns() - asked <= t->limit / 4)
+			wait_on(t, &batch.done);
+		/* A server that takes so long for one is not asked for more. */
+		if (batch.pending) {
+			cmd->batch = NULL;
+			t->can_trim = false;
+		}
 	}
+	late = is_late(t, slot, nr);
 	pthread_mutex_unlock(&t->lock);
-	return 0;
+	return late ? -EAGAIN : 0;
 }
 
 static bool nbd_away(void *priv)

@@ -1037,6 +1037,89 @@ static void test_trim(void **state)
 	unlink(s.disk);
 }
 
+struct discarder {
+	struct tier *tier;
+	int ret;
+	pthread_t thread;
+};
+
+static void *discard_first(void *arg)
+{
+	struct discarder *d = arg;
+
+	d->ret = d->tier->ops->discard(d->tier->priv, 0, 8);
+	return NULL;
+}
+
+/*
+ * A server at a TRIM for long, which it goes on with when the connection is given up:
+ * what is written afterwards stays.  That it takes long is no reason to give one up.
+ */
+static void test_late_trim(void **state)
+{
+	char get[800], put[800], trim[1000], mute[300], trimmed[300];
+	const char *args[] = { "eval",
+			       "thread_model=echo parallel",
+			       "get_size=echo 64M",
+			       "can_write=exit 0",
+			       "can_trim=exit 0",
+			       get,
+			       put,
+			       trim,
+			       NULL };
+	struct discarder d = { 0 };
+	struct server s;
+	struct tier *t;
+	double from;
+
+	(void)state;
+	in_dir(s.disk, "disk");
+	in_dir(mute, "mute");
+	in_dir(trimmed, "trimmed");
+	snprintf(get, sizeof(get),
+		 "pread=while [ -e %s ]; do sleep 0.05; done\n"
+		 "dd if=%s bs=1M skip=$4 count=$3 iflag=skip_bytes,count_bytes",
+		 mute, s.disk);
+	snprintf(put, sizeof(put),
+		 "pwrite=while [ -e %s ]; do sleep 0.05; done\n"
+		 "dd of=%s bs=1M seek=$4 oflag=seek_bytes conv=notrunc",
+		 mute, s.disk);
+	snprintf(trim, sizeof(trim),
+		 "trim=sleep 3\n"
+		 "dd if=/dev/zero of=%s bs=1M count=$3 iflag=count_bytes seek=$4 "
+		 "oflag=seek_bytes conv=notrunc && touch %s",
+		 s.disk, trimmed);
+	touch(s.disk);
+	assert_int_equal(truncate(s.disk, 64 << 20), 0);
+	serve(&s, args);
+	t = d.tier = must_open(s.uri, 2);
+	write_run(t, 0, 8, 1, false, 0);
+	assert_int_equal(pthread_create(&d.thread, NULL, discard_first, &d), 0);
+	sleep_ms(200);
+	touch(mute);
+	write_run(t, 600, 8, 1, false, -EAGAIN);
+	assert_true(until(is_away, t, 5));
+	unlink(mute);
+	assert_int_equal(pthread_join(d.thread, NULL), 0);
+	assert_true(until(is_there, t, 2));
+	assert_int_equal(access(trimmed, F_OK), -1);
+	/* As core does it. */
+	for (from = now(); d.ret == -EAGAIN && now() - from < 30; sleep_ms(100))
+		d.ret = t->ops->discard(t->priv, 0, 8);
+	assert_int_equal(d.ret, 0);
+	write_run(t, 0, 8, 2, false, 0);
+	for (from = now(); access(trimmed, F_OK) && now() - from < 10;)
+		sleep_ms(10);
+	sleep_ms(200);
+	read_run(t, 0, 8, 2, false, 0);
+	/* Slow it was the second time, too. */
+	assert_int_equal(times_said("does not answer"), 1);
+	must_close(t);
+	end(&s, SIGTERM);
+	unlink(trimmed);
+	unlink(s.disk);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1049,6 +1132,7 @@ int main(void)
 		cmocka_unit_test(test_lesser),	     cmocka_unit_test(test_two_at_once),
 		cmocka_unit_test(test_beside_reads), cmocka_unit_test(test_stopped_owner),
 		cmocka_unit_test(test_head_refused), cmocka_unit_test(test_lookup),
+		cmocka_unit_test(test_late_trim),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
