@@ -65,7 +65,10 @@ static struct tier_cluster *tier_cluster_make(struct swap_tier *tier)
 	return tc;
 }
 
-/* An EMPTY cluster off its list (or whose tier goes with it), or a CURRENT one, that has no slot taken: gone. */
+/*
+ * An EMPTY cluster off its list (or whose tier goes with it), or a CURRENT one, that has
+ * no slot taken: gone.
+ */
 static void tier_cluster_die(struct swap_tier *tier, struct tier_cluster *tc)
 {
 	struct swap_space *space = tier->space;
