@@ -74,7 +74,8 @@ class Kernel(Backend):
 
     def sample(self, _):
         pages, store = self.swap.store()
-        if store > self.best[1]:
+        # Not where it takes the most: that is while it is freed, by what is left of it.
+        if pages > self.best[0]:
             self.best = (pages, store)
 
     def memory(self):
@@ -190,8 +191,8 @@ class Vswap(Ours):
         # Less often than others are looked at: it takes a little of its time.
         self.ticks += 1
         stat = ask_stat(pid) if self.ticks % 10 == 0 else None
-        if stat and stat["pool_live_bytes"] > self.best[1]:
-            self.best = (stat["pool_objects"] * PAGE, stat["pool_live_bytes"])
+        if stat and stat["pool_objects"] * PAGE > self.best[0]:
+            self.best = (stat["pool_objects"] * PAGE, stat["pool_bytes"])
 
     def finish(self, usage):
         try:

@@ -36,7 +36,8 @@ data included. *CPU*: user and system, of the program and of the vswap beside it
 are nobody's. *faults*: major faults, or what came back from anywhere under vswap. *written*: to the disk. *peak*:
 of the group, which the kernel keeps at its limit, with no store that it is not charged for, or of all, by vswap's
 own count; *above* the budget. *ratio*: bytes of pages kept
-compressed in memory to what they take there, where there was most of them. *free*: to unmap it all.
+compressed in memory to all that the store takes for them, its free room included, when there was most of
+them. *free*: to unmap it all.
 """
 
 
