@@ -172,12 +172,12 @@ class Vswap(Ours):
         self.stats = os.path.join(directory, f"{PREFIX}{os.getpid()}-stats")
         self.wrapper = []
         self.ticks = 0
-        self.best = (0, 0)
+        self.best = self.meta = (0, 0)
 
     def begin(self, limit, before):
         super().begin(limit, before)
         self.ticks = 0
-        self.best = (0, 0)
+        self.best = self.meta = (0, 0)
 
     def command(self, argv):
         return [*self.wrapper, self.vswap, "run", "--ram", str(self.ram), "--stats", self.stats,
@@ -191,8 +191,15 @@ class Vswap(Ours):
         # Less often than others are looked at: it takes a little of its time.
         self.ticks += 1
         stat = ask_stat(pid) if self.ticks % 10 == 0 else None
-        if stat and stat["pool_objects"] * PAGE > self.best[0]:
+        if not stat:
+            return
+        if stat["pool_objects"] * PAGE > self.best[0]:
             self.best = (stat["pool_objects"] * PAGE, stat["pool_bytes"])
+        # Of what is in the cache the page itself is in memory.
+        pages = sum(stat["slots"][kind] for kind in ("fill", "pool", "tier"))
+        if pages > self.meta[0]:
+            self.meta = (pages, sum(stat[f"{what}_bytes"]
+                                    for what in ("table", "cluster", "tier_meta")))
 
     def finish(self, usage):
         try:
@@ -212,6 +219,7 @@ class Vswap(Ours):
                 "service_p999_ns": stats["fault_latency_ns"]["p99_9"],
                 "written_bytes": sum(t["bytes_written"] for t in stats["tiers"]),
                 "read_bytes": sum(t["bytes_read"] for t in stats["tiers"]),
+                "meta_bytes_per_page": self.meta[1] / self.meta[0] if self.meta[0] else None,
                 "pool_ratio": self.best[0] / self.best[1] if self.best[1] else None}
 
     def end(self):

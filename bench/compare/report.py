@@ -8,7 +8,7 @@ from compare import measure
 
 MIB = 1 << 20
 HEAD = ("", "memory", "speed", "slowdown", "p50", "p99", "p99.9", "wall", "CPU program",
-        "CPU vswap", "faults", "written", "peak", "above", "ratio", "free")
+        "CPU vswap", "faults", "written", "peak", "above", "ratio", "meta", "free")
 NARROW = HEAD[:6]       # a terminal has room for
 
 INTRO = """\
@@ -37,7 +37,9 @@ are nobody's. *faults*: major faults, or what came back from anywhere under vswa
 of the group, which the kernel keeps at its limit, with no store that it is not charged for, or of all, by vswap's
 own count; *above* the budget. *ratio*: bytes of pages kept
 compressed in memory to all that the store takes for them, its free room included, when there was most of
-them. *free*: to unmap it all.
+them. *meta*: what vswap's tables and clusters, and those of its tiers, for all of their size, take in memory
+for each page that is swapped out, when there was most of those; the headers in its pool are in *ratio*. *free*:
+to unmap it all.
 """
 
 
@@ -133,6 +135,10 @@ def mib(number):
     return f"{number / MIB:.0f} MiB"
 
 
+def size(number):
+    return f"{digits(number)} B"
+
+
 def seconds(number):
     return f"{number:.2f} s"
 
@@ -179,7 +185,8 @@ def line(found, result, row, backend):
                     cell("cpu_program_s", seconds), cell("cpu_vswap_s", seconds),
                     cell("faults", count), cell("written_bytes", mib),
                     cell("peak_bytes", mib), above,
-                    cell("pool_ratio", digits), cell("free_ns", duration)]
+                    cell("pool_ratio", digits), cell("meta_bytes_per_page", size),
+                    cell("free_ns", duration)]
 
 
 def table(found, result, row, head=HEAD):
