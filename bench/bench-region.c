@@ -3,7 +3,7 @@
  * Touches a region of libvswap, or a mapped file, as bench-touch does a program's own
  * memory.
  *
- *	bench-region sigbus|thread RAM PATTERN MIB OPS [RANDOM [THREADS [SECONDS]]]
+ *	bench-region sigbus|thread RAM PATTERN MIB OPS [RANDOM [THREADS]]
  *	bench-region total-sigbus|total-thread RAM ...
  *	bench-region file PATH PATTERN ...
  *

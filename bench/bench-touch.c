@@ -3,7 +3,7 @@
  * What the benches run: touches a program's own memory.  Patterns and what they
  * print: touch.c.
  *
- *	bench-touch PATTERN MIB OPS [RANDOM [THREADS [SECONDS]]]
+ *	bench-touch PATTERN MIB OPS [RANDOM [THREADS]]
  */
 #include <stdio.h>
 #include <sys/mman.h>

@@ -11,8 +11,8 @@
  * in random order), seq, seqw, stride (every 16th page, then the
  * ones beside them), uniform, zipf (0.99), rw (uniform, half of them writes), phase
  * (uniform over a quarter of the region, another one after as many ops as there are
- * pages).  Ops are pages; it ends before if it takes SECONDS.  The latencies are
- * the program's own, of the first word it touches, a page that was there included.
+ * pages).  Ops are pages.  The latencies are the program's own, of the first word it
+ * touches, a page that was there included.
  * Threads share the region and the ops; they only read.
  *
  * Or a call, whose ops and latencies are: fork (of children that leave at once), unmap (a
@@ -121,7 +121,7 @@ static uint64_t zipf(uint64_t n)
 
 static const char *pattern;
 static char *mem;
-static uint64_t nr, random_words = 8, limit_ns;
+static uint64_t nr, random_words = 8;
 static uint64_t image_pages; /* of a file that the pages are made of, or 0 */
 static int image;
 
@@ -211,7 +211,6 @@ static uint64_t choose(uint64_t i)
 static void *touch(void *arg)
 {
 	struct toucher *t = arg;
-	uint64_t started = now_ns();
 
 	seed = t->seed;
 	for (uint64_t i = t->first; i < t->first + t->ops; i++) {
@@ -220,8 +219,6 @@ static void *touch(void *arg)
 		volatile uint64_t *word = page(p);
 
 		begin = now_ns();
-		if (limit_ns && begin - started > limit_ns)
-			break;
 		if (!write)
 			(void)word[WORDS / 2];
 		else if (!random_words)
@@ -396,7 +393,7 @@ int touch_main(int argc, char **argv, const struct touch_memory *memory)
 	uint64_t ops, start, fill_ns, ns, free_ns, wrong = 0, sweeps = 1;
 	unsigned int threads = 1;
 
-	if (argc < 4 || argc > 7 || !known(argv[1])) {
+	if (argc < 4 || argc > 6 || !known(argv[1])) {
 		fprintf(stderr, "usage: %s " TOUCH_USAGE "\n", memory->usage);
 		return 2;
 	}
@@ -413,8 +410,6 @@ int touch_main(int argc, char **argv, const struct touch_memory *memory)
 	}
 	if (argc > 5)
 		threads = strtoul(argv[5], NULL, 10);
-	if (argc > 6)
-		limit_ns = strtod(argv[6], NULL) * 1e9;
 	if (threads > 1 && (!strcmp(pattern, "rw") || !strcmp(pattern, "seqw"))) {
 		fprintf(stderr, "%s: %s: one thread only\n", memory->name, pattern);
 		return 2;

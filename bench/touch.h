@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#define TOUCH_USAGE "PATTERN MIB OPS [RANDOM [THREADS [SECONDS]]]"
+#define TOUCH_USAGE "PATTERN MIB OPS [RANDOM [THREADS]]"
 
 /* The memory that is touched. */
 struct touch_memory {

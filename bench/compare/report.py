@@ -296,8 +296,10 @@ def ratio_lines(found, form):
 
 
 KINDS = (("pattern", "Patterns", "Each on 256 MiB, half of which the limit has room for, of data "
-          "that compresses 2:1. They end after a second, but zipf and phase change, which are not the "
-          "same all the time: those have as many accesses for all."),
+          "that compresses 2:1. A pattern has as many accesses for all: sequential ones and phase "
+          "change twice as many as there are pages, the strided one as many, zipf 150000, the others "
+          "100000. Half of the pages have not been written out when it begins, and most of that is "
+          "done meanwhile."),
          ("sweep", "Written and freed", "The region is written from one end to the other, in random "
           "order, or four times, then unmapped."),
          ("program", "Programs", "The limit is the first of a half, 2/3, 3/4 and 7/8 of what each "

@@ -22,20 +22,20 @@ from compare.machine import PREFIX, uninterrupted
 HERE = os.path.dirname(os.path.abspath(__file__))
 MIB = 1 << 20
 SIZE = 256              # MiB that patterns touch
-SECONDS = "1"           # a pattern that is the same all the time ends after that
+PAGES = SIZE * 256
 DATA = {"random": 32, "2:1": 15, "4:1": 6, "zero": 0}
 HEAP = "a heap's"       # python3's, of dict and strings
+# The same number for all, not as many as each does in some time: a half of the pages is still
+# dirty from being made, so what comes first is more work than what comes later.
 PATTERNS = {            # pattern: title, pages touched
-    "seq": ("sequential read", 400000),
-    "seqw": ("sequential write", 400000),
-    "stride": ("strided read", 150000),
-    "uniform": ("uniform read", 150000),
+    "seq": ("sequential read", 2 * PAGES),
+    "seqw": ("sequential write", 2 * PAGES),
+    "stride": ("strided read", PAGES),
+    "uniform": ("uniform read", 100000),
     "zipf": ("zipf 0.99 read", 150000),
-    "rw": ("uniform, half writes", 150000),
-    "phase": ("phase change", 2 * SIZE * 256),      # two of the quarters, see touch.c
+    "rw": ("uniform, half writes", 100000),
+    "phase": ("phase change", 2 * PAGES),           # two of the quarters, see touch.c
 }
-# Cut short these would be other work: what comes first is not like what comes later.
-WHOLE = ("zipf", "phase")
 RESIDENCY = (100, 75, 50, 25, 12.5)     # % of the region the kernel's limit is; 50 for patterns
 # As large as time allows: of little memory, what vswap takes itself and keeps free is much.
 SORT_BYTES = 96 * MIB
@@ -80,7 +80,7 @@ class Workload:
     limit = None        # bytes; None: the first of parts of what it takes that zram can do
     parts = (1 / 2, 2 / 3, 3 / 4, 7 / 8)
     unit = "pages/s"
-    run_s = 1.4         # what a run is reckoned to take, on average over all backends
+    run_s = 1.8         # what a run is reckoned to take, on average over all backends
     once_s = 3.5        # and what is done once
 
     def prepare(self, undo):
@@ -93,14 +93,12 @@ class Workload:
 class Touch(Workload):
     """One run of bench-touch."""
 
-    def __init__(self, touch, name, title, pattern, ops, data="2:1", threads=1, residency=50,
-                 seconds=SECONDS):
+    def __init__(self, touch, name, title, pattern, ops, data="2:1", threads=1, residency=50):
         self.name, self.title, self.pattern = name, title, pattern
         self.data, self.residency = data, residency
         # All of it is resident only if the program itself has room beside it.
         self.limit = int(SIZE * residency / 100 * MIB) + (16 * MIB if residency == 100 else 0)
-        self.argv = [touch, pattern, str(SIZE), str(ops), str(DATA.get(data, data)), str(threads),
-                     seconds]
+        self.argv = [touch, pattern, str(SIZE), str(ops), str(DATA.get(data, data)), str(threads)]
 
     def read(self, job):
         told = told_by(job)
@@ -118,7 +116,7 @@ class Fits(Touch):
     run_s, once_s = 6.0, 0.0
 
     def __init__(self, touch, name, title, limit):
-        super().__init__(touch, name, title, "uniform", 7000000, seconds="0")
+        super().__init__(touch, name, title, "uniform", 7000000)
         self.limit = limit * MIB
 
 
@@ -312,7 +310,7 @@ class Heap(Touch):
 
 def beside(kind, work, *only):
     """One that no target is about, and the backends that tell most of it."""
-    work.kind, work.beside, work.weighed, work.once_s = kind, True, False, 0.0
+    work.kind, work.beside, work.weighed, work.run_s, work.once_s = kind, True, False, 1.5, 0.0
     work.only = only or None
     return work
 
@@ -322,10 +320,9 @@ def all_of(touch, directory):
     # The latter is watched, with what vswap takes itself, but nothing has to go.
     work = [Fits(touch, "fits", "program fits", 2 * SIZE),
             Fits(touch, "fits-just", "program just fits", SIZE * 9 // 8 + 16)]
-    work += [Touch(touch, name, title, name, ops, seconds="0" if name in WHOLE else SECONDS)
-             for name, (title, ops) in PATTERNS.items()]
+    work += [Touch(touch, name, title, name, ops) for name, (title, ops) in PATTERNS.items()]
     title, ops = PATTERNS["uniform"]
-    work.append(Touch(touch, "2thr", "two threads, uniform", "uniform", 2 * ops, threads=2))
+    work.append(Touch(touch, "2thr", "two threads, uniform", "uniform", ops, threads=2))
     work += [Sort(directory), Python(), Redis(directory), Compile(directory)]
     few = ("none", "zram-lzo", "file", "vswap-pool", "vswap-both-file")
     work.append(beside("sweep", Touch(touch, "sweep", "sweep once and free", "fill", 1)))
