@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """What the benches that run whole programs share: options, figures with targets, their JSON."""
 import argparse
+import contextlib
 import json
 import os
+import subprocess
+import tempfile
+
+from compare.machine import uninterrupted
+from compare.measure import started
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -18,6 +24,24 @@ def arguments(doc, disk=False):
     args.vswap = os.path.join(args.build, "cli/vswap")
     args.touch = os.path.join(args.build, "bench/bench-touch")
     return args
+
+
+@contextlib.contextmanager
+def temporary(where):
+    """A directory that is removed in the end, also after a signal."""
+    with contextlib.ExitStack() as undo:
+        with uninterrupted():
+            path = undo.enter_context(tempfile.TemporaryDirectory(dir=where))
+        yield path
+
+
+def output(argv):
+    """What a program prints that ends well."""
+    with started(argv, stdout=subprocess.PIPE) as proc:
+        out = proc.communicate()[0]
+    if proc.returncode:
+        raise subprocess.CalledProcessError(proc.returncode, argv)
+    return out
 
 
 def row(name, value, digits, relation, target, note="", **more):

@@ -15,7 +15,9 @@ import sys
 import time
 
 PREFIX = "vswap-compare-"        # of every file and cgroup made here
-SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+# Under nohup it goes on when the terminal has gone.
+SIGNALS = [sig for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+           if sig != signal.SIGHUP or signal.getsignal(sig) != signal.SIG_IGN]
 V1 = "/sys/fs/cgroup/memory"
 V2 = "/sys/fs/cgroup"
 ZSWAP = "/sys/module/zswap/parameters"

@@ -172,16 +172,27 @@ def stop(proc):
                 proc.wait(timeout=10)
 
 
+@contextlib.contextmanager
+def started(argv, **popen):
+    """A program, in a session of its own, that ends with what is done meanwhile."""
+    proc = None
+    try:
+        # Who started it and does not have it could not end it.
+        with uninterrupted():
+            proc = subprocess.Popen(argv, start_new_session=True, **popen)
+        yield proc
+    finally:
+        if proc:
+            stop(proc)
+
+
 def other(argv, path, timeout):
     """The JSON of another bench, that is run for it."""
-    with open(path + ".log", "w") as log:
-        proc = subprocess.Popen([*argv, "--json", path], stdout=log, stderr=log,
-                                start_new_session=True)
+    with open(path + ".log", "w") as log, \
+         started([*argv, "--json", path], stdout=log, stderr=log) as proc:
         try:
             status = proc.wait(timeout=timeout)
         except subprocess.TimeoutExpired:
             raise Failed("took too long") from None
-        finally:
-            stop(proc)
     if status:
         raise Failed(f"status {status}")

@@ -16,6 +16,7 @@ from command import one_line, refused
 from harness import MIB, Skipped, case, wait_until
 
 OURS = ("vswap-pool", "vswap-both", "vswap-both-file", "vswap-disk")
+SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bench")
 KERNELS = ("zram-lzo", "zram-lz4", "file", "zswap")
 
 
@@ -149,7 +150,7 @@ def interrupted(t):
     t.need_root()
     if swaps():
         raise Skipped("there is swap already")
-    for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
         before = state()
         live = t.spawn(bench(t, only="^uniform$"))
         # Both are there in a run alone.
@@ -164,6 +165,53 @@ def interrupted(t):
         t.check(state() == before, f"was {before}, is {state()}", run)
         left = [name for name in os.listdir(t.tmp) if name.startswith(("vswap-", "out"))]
         t.check(not left, f"left {left}", run)
+
+
+def of_bench(directory):
+    """Numbers of the processes that have this as TMPDIR, or a directory in it."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            with open(path, "rb") as f:
+                if f"TMPDIR={directory}".encode() in f.read():
+                    found.append(path.split("/")[2])
+        except OSError:
+            pass
+    return found
+
+
+@case("bench/others-interrupted", timeout=120, alone=True)
+def others_interrupted(t):
+    """The benches that run programs leave neither those nor a file."""
+    t.need_userfaultfd()
+    build = os.path.dirname(os.path.dirname(t.vswap))
+    where = t.path("dir")
+    os.mkdir(where)
+    env = {**os.environ, "TMPDIR": where, "PYTHONDONTWRITEBYTECODE": "1"}
+    for name, options in (("fork", ["--dir", where]), ("live", ["--dir", where]), ("share", []),
+                          ("threads", [])):
+        for sig in (signal.SIGTERM, signal.SIGHUP):
+            live = t.spawn([os.path.join(SOURCE, f"bench-{name}"), "--build", build, *options],
+                           env=env)
+            t.check(wait_until(lambda: len(of_bench(where)) > 1, 20), f"{name} runs nothing")
+            time.sleep(0.5)
+            os.kill(live.pid, sig)
+            run = live.finish()
+            t.check(run.status == 128 + sig, f"status {run.status}", run)
+            left = of_bench(where), os.listdir(where)
+            t.check(left == ([], []), f"left {left}", run)
+
+
+@case("bench/hangup", alone=True)
+def hangup(t):
+    """What was told to ignore a terminal that goes does, and without that it ends."""
+    from_build(t)
+    script = "import os, signal; from compare.machine import Signals; Signals.catch(); " \
+        "os.kill(os.getpid(), signal.SIGHUP)"
+    env = {**os.environ, "PYTHONPATH": sys.path[0]}
+    for argv, status in (([], 128 + signal.SIGHUP), (["nohup"], 0)):
+        run = t.run([*argv, sys.executable, "-c", script], env=env)
+        t.check(run.status == status, f"status {run.status}", run)
 
 
 @case("bench/options", alone=True)
