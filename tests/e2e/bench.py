@@ -325,6 +325,25 @@ def failed_runs(t):
     report.target_table([told, targets.overshoot({"results": [result]})])
 
 
+@case("bench/ratio")
+def ratio(t):
+    """Of the moment with most pages, not of that with least of them in most memory."""
+    from_build(t)
+    from compare import backends
+
+    class Store:
+        def __init__(self):
+            self.told = [(10, 5), (40, 20), (8, 21)]
+
+        def store(self):
+            return self.told.pop(0)
+
+    kernel = backends.Kernel("x", "x", None, Store())
+    for _ in range(3):
+        kernel.sample(0)
+    t.check(kernel.best == (40, 20), f"{kernel.best}")
+
+
 @case("bench/targets", alone=True)
 def judged(t):
     """Programs by their wall time; of the peaks the one nearest to what is allowed."""
