@@ -174,12 +174,15 @@ def stop(proc):
 
 @contextlib.contextmanager
 def started(argv, **popen):
-    """A program, in a session of its own, that ends with what is done meanwhile."""
+    """A program, in a process group of its own, that ends with what is done meanwhile.
+
+    Not in a session of its own, which would have its own share of the processors.
+    """
     proc = None
     try:
         # Who started it and does not have it could not end it.
         with uninterrupted():
-            proc = subprocess.Popen(argv, start_new_session=True, **popen)
+            proc = subprocess.Popen(argv, preexec_fn=os.setpgrp, **popen)
         yield proc
     finally:
         if proc:
