@@ -18,6 +18,8 @@ from harness import MIB, Skipped, case, wait_until
 OURS = ("vswap-pool", "vswap-both", "vswap-both-file", "vswap-disk")
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bench")
 KERNELS = ("zram-lzo", "zram-lz4", "file", "zswap")
+# Also where the tests themselves are run by nohup(1).
+HEEDS_HANGUP = ["env", "--default-signal=HUP"]
 
 
 def need_alone():
@@ -152,7 +154,7 @@ def interrupted(t):
         raise Skipped("there is swap already")
     for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
         before = state()
-        live = t.spawn(bench(t, only="^uniform$"))
+        live = t.spawn([*HEEDS_HANGUP, *bench(t, only="^uniform$")])
         # Both are there in a run alone.
         if not wait_until(lambda: swaps() and cgroups(), 20):
             live.finish()
@@ -191,8 +193,8 @@ def others_interrupted(t):
     for name, options in (("fork", ["--dir", where]), ("live", ["--dir", where]), ("share", []),
                           ("threads", [])):
         for sig in (signal.SIGTERM, signal.SIGHUP):
-            live = t.spawn([os.path.join(SOURCE, f"bench-{name}"), "--build", build, *options],
-                           env=env)
+            live = t.spawn([*HEEDS_HANGUP, os.path.join(SOURCE, f"bench-{name}"), "--build",
+                            build, *options], env=env)
             t.check(wait_until(lambda: len(of_bench(where)) > 1, 20), f"{name} runs nothing")
             time.sleep(0.5)
             os.kill(live.pid, sig)
@@ -209,7 +211,7 @@ def hangup(t):
     script = "import os, signal; from compare.machine import Signals; Signals.catch(); " \
         "os.kill(os.getpid(), signal.SIGHUP)"
     env = {**os.environ, "PYTHONPATH": sys.path[0]}
-    for argv, status in (([], 128 + signal.SIGHUP), (["nohup"], 0)):
+    for argv, status in ((HEEDS_HANGUP, 128 + signal.SIGHUP), (["nohup"], 0)):
         run = t.run([*argv, sys.executable, "-c", script], env=env)
         t.check(run.status == status, f"status {run.status}", run)
 
