@@ -75,7 +75,7 @@ int page_to_pool(struct swap_space *space, struct swap_group *group, vswp_entry_
 	u32 bytes;
 
 	if (comp < 0 || group_is_direct(group))
-		return -E2BIG;
+		return -EOPNOTSUPP;
 	len = swap_compress(smp_load_acquire(&space->comps[comp]), page, buf, SWAP_PAGE_SIZE);
 	if (len < 0) {
 		space_event(space, reject_compress_poor, 1);
@@ -298,6 +298,7 @@ static void pageout_page(struct pageout *po, struct swap_folio *folio, unsigned 
 	void *page = folio_page_data(folio, index);
 	vswp_entry_t entry = folio_page_entry(folio, index);
 	swap_word_t old = folio->backing[index], w;
+	int ret = 0;
 	u32 slot = 0;
 
 	if (page_to_fill(page, &w)) {
@@ -309,8 +310,15 @@ static void pageout_page(struct pageout *po, struct swap_folio *folio, unsigned 
 		po->batch = batch_get(space);
 	if (word_where(old) == SWAP_SLOT && tier_slot_stays(space, word_slot_nr(old)))
 		slot = word_slot_nr(old);
-	if (!slot && !pageout_pool(po, entry, page, &w)) {
-		folio_set_backing(space, folio, index, w);
+	if (!slot) {
+		ret = pageout_pool(po, entry, page, &w);
+		if (!ret) {
+			folio_set_backing(space, folio, index, w);
+			return;
+		}
+	}
+	if (ret == -E2BIG && !po->draining && swap_folio_test(folio, SWAP_FOLIO_ACTIVATE)) {
+		pageout_failed(po, folio);
 		return;
 	}
 	batch_add(po->batch, folio, index, slot, slot_page_sum(entry, page));

@@ -62,8 +62,8 @@ void folio_set_backing(struct swap_space *space, struct swap_folio *folio, unsig
 bool page_to_fill(const void *page, swap_word_t *w);
 /*
  * The page of an entry of @group into the pool.  @buf: a page to work in.  0;
- * -E2BIG: the pool would not have it, however empty; -EDQUOT: @group, or one it is
- * in, is at its limit; -ENOSPC: the pool is; -ENOMEM.
+ * -E2BIG: it does not compress; -EOPNOTSUPP: nothing of @group is to be compressed;
+ * -EDQUOT: @group, or one it is in, is at its limit; -ENOSPC: the pool is; -ENOMEM.
  */
 int page_to_pool(struct swap_space *space, struct swap_group *group, vswp_entry_t entry,
 		 const void *page, void *buf, swap_word_t *w);

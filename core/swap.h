@@ -55,6 +55,7 @@ enum swap_folio_flag {
 	SWAP_FOLIO_WRITEBACK, /* being written out: data must not change */
 	SWAP_FOLIO_CACHED,    /* its words in the table point here */
 	SWAP_FOLIO_ERROR,     /* the last read failed: error says how */
+	SWAP_FOLIO_ACTIVATE,  /* to stay dirty if it does not compress; its owner's to set */
 };
 
 /*
@@ -245,7 +246,8 @@ bool folio_free_swap(struct swap_space *space, struct swap_folio *folio);
  * Give locked, cached, uptodate folios a backing: a fill word, else the pool,
  * else (all those together, in one write) a tier.  A full pool, or a group at its
  * limit there, writes its oldest objects to a tier first.  Served ones are clean
- * afterwards; the others stay DIRTY and cached.  Returns how many are clean.
+ * afterwards; the others stay DIRTY and cached, as does one with ACTIVATE that does not
+ * compress (AOP_WRITEPAGE_ACTIVATE is the same idea).  Returns how many are clean.
  * Sleeps.  Needs no memory that has no reserve behind it.
  */
 unsigned int swap_writeout(struct swap_space *space, struct swap_folio **folios, unsigned int nr);

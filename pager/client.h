@@ -462,8 +462,11 @@ uint64_t evict_files(struct client *c, bool urgent);
  * Returns pages gone.
  */
 unsigned int evict_late(bool give_up);
-/* Put a cached frame that no store would have back into its program.  True when it is there. */
-bool evict_undo(struct frame *frame);
+/*
+ * Put a cached frame back into its program, which may be busy: then it stays cached.  The
+ * page is as warm as @heat says, see window_clear().  True when it is there.
+ */
+bool evict_undo(struct frame *frame, unsigned int heat);
 
 /* ---- fault.c -------------------------------------------------------- */
 

@@ -703,6 +703,7 @@ static unsigned int settle_batch(struct client *c, bool alive)
 			continue;
 		}
 		if (sh->result[i] == PAGE_GONE) {
+			frame->spared = window_spared(&c->win, addr);
 			if (window_set(&c->win, addr, frame->folio.entry))
 				job_kill(c->job,
 					 "out of memory for the table of swapped out pages: killed "
@@ -844,7 +845,7 @@ unsigned int evict_late(bool give_up)
 	return gone;
 }
 
-bool evict_undo(struct frame *frame)
+bool evict_undo(struct frame *frame, unsigned int heat)
 {
 	struct client *c = client_find(frame->client);
 	struct swap_folio *folio = &frame->folio;
@@ -868,7 +869,7 @@ bool evict_undo(struct frame *frame)
 	pthread_mutex_lock(&c->state);
 	if (window_get(&c->win, frame->addr).val == folio->entry.val && !is_busy(c, frame->addr) &&
 	    !event_unfollowed(c) && !ioctl(c->uffd, UFFDIO_COPY, &copy)) {
-		window_clear(&c->win, frame->addr, HEAT_MAX);
+		window_clear(&c->win, frame->addr, heat);
 		back = true;
 	}
 	pthread_mutex_unlock(&c->state);

@@ -224,6 +224,7 @@ static int make_one(struct group *parent, const char *name, size_t len, struct g
 	clear_counts(g);
 	g->hungry_ns = g->stuck_ns = g->full_ns = 0;
 	g->said_full = false;
+	g->spared = 0;
 	INIT_LIST_HEAD(&g->queue);
 	g->parent = parent;
 	__atomic_store_n(&g->live, true, __ATOMIC_RELEASE);

@@ -67,6 +67,7 @@ struct group {
 	uint64_t own_share;	/* ... of its own clients, beside the groups in it */
 	struct list_head queue; /* its frames in order of eviction; frame.c's lock */
 	unsigned int queued;
+	unsigned int spared; /* pages, less those that compressed since, see may_spare() */
 	uint64_t count[NR_GROUP_EVENTS];
 	bool over; /* its ram limit, at the last sample */
 	/* reclaim's */

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/bitops.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -39,6 +40,8 @@
 #define CHILD_MS       16	    /* a forked child may be without an agent so long */
 #define RATE_FADES     8
 #define WRITEOUT_BATCH 64
+#define SPARED_ROUNDS  2     /* more cost where most of a program is such pages, and gain nothing */
+#define SPARED_MOST    16384 /* tried in vain, some 20 us each */
 #define EARLY_MAX      (16ULL << 20) /* see register_mark() */
 #define STUCK_MS       10000
 #define STOPPED_MS     2000
@@ -236,12 +239,49 @@ static void writer_wake(void)
 		ring(&reclaim.write, &reclaim.write_woken);
 }
 
+/* Back into its program: no store would have it, or it is spared a tier. */
 static bool undo(struct frame *frame)
 {
-	bool back = evict_undo(frame);
+	bool spare = swap_folio_test(&frame->folio, SWAP_FOLIO_ACTIVATE);
+	bool back = evict_undo(frame, spare ? SPARED_ROUNDS | HEAT_SPARED : HEAT_MAX);
 
-	reclaim.undone += back;
+	if (spare) {
+		/* If it was busy, it goes to a tier the next time. */
+		clear_bit(SWAP_FOLIO_ACTIVATE, &frame->folio.flags);
+		frame->spared = true;
+		frame->group->spared += back;
+		count_add(&pager.count.evict_spared, back);
+	} else {
+		reclaim.undone += back;
+	}
 	return back;
+}
+
+/*
+ * A page that does not compress goes to a tier, from where it comes back several times as
+ * slowly as from the pool; and pages that do compress could go in its place.  So it is put
+ * back once, and spared some rounds.  Not many more of them than what did compress: a
+ * program that has nothing else is to have room, too.
+ */
+static bool may_spare(const struct frame *frame, unsigned int already)
+{
+	uint64_t most = budget_limit() / PAGE_SIZE_ / 2;
+
+	return has_tier() && !frame->spared &&
+	       frame->group->spared + already < (most < SPARED_MOST ? most : SPARED_MOST);
+}
+
+/* Out of the cache, clean. */
+static void is_out(struct frame *frame)
+{
+	vswp_entry_t entry = frame->folio.entry;
+	struct group *group = frame->group;
+	enum swap_where where;
+
+	swap_cache_del_folio(pager.space, &frame->folio);
+	where = swap_entry_where(pager.space, entry);
+	if ((where == SWAP_ZPOOL || where == SWAP_FILL) && group->spared)
+		group->spared--;
 }
 
 /*
@@ -255,7 +295,7 @@ static unsigned int writeout(struct group *group, unsigned int want)
 	while (freed < want && stuck < WRITEOUT_BATCH) {
 		struct frame *frame[WRITEOUT_BATCH];
 		struct swap_folio *folio[WRITEOUT_BATCH];
-		unsigned int n = 0;
+		unsigned int n = 0, lent = 0;
 
 		while (n < WRITEOUT_BATCH && freed + n < want) {
 			struct frame *f = frame_dequeue(group);
@@ -275,6 +315,10 @@ static unsigned int writeout(struct group *group, unsigned int want)
 				freed++;
 				continue;
 			}
+			if (may_spare(f, lent)) {
+				set_bit(SWAP_FOLIO_ACTIVATE, &f->folio.flags);
+				lent++;
+			}
 			frame[n] = f;
 			folio[n++] = &f->folio;
 		}
@@ -285,7 +329,7 @@ static unsigned int writeout(struct group *group, unsigned int want)
 			bool out = !swap_folio_test(folio[i], SWAP_FOLIO_DIRTY);
 
 			if (out)
-				swap_cache_del_folio(pager.space, folio[i]);
+				is_out(frame[i]);
 			else
 				out = folio_free_swap(pager.space, folio[i]) ||
 				      (undo(frame[i]) && folio_free_swap(pager.space, folio[i]));

@@ -72,6 +72,7 @@ static const struct field fields[] = {
 	FIELD("evictions", "move", evict_move),
 	FIELD("evictions", "copy", evict_copy),
 	FIELD("evictions", "busy", evict_busy),
+	FIELD("evictions", "spared", evict_spared),
 	FIELD("events", "remove", event_remove),
 	FIELD("events", "unmap", event_unmap),
 	FIELD("events", "remap", event_remap),

@@ -45,6 +45,7 @@ void pager_snapshot(struct pager_stat *st)
 	st->evict_copy = count_read(&n->evict_copy);
 	st->pgsteal_file = count_read(&n->pgsteal_file);
 	st->evict_busy = count_read(&n->evict_busy);
+	st->evict_spared = count_read(&n->evict_spared);
 	st->event_remove = count_read(&n->event_remove);
 	st->event_unmap = count_read(&n->event_unmap);
 	st->event_remap = count_read(&n->event_remap);

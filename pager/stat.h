@@ -49,6 +49,7 @@ struct pager_stat {
 	uint64_t pgsteal_file;		 /* pages of mapped files it was made to drop */
 	uint64_t evict_move, evict_copy; /* ... by UFFDIO_MOVE, by write-protect and copy */
 	uint64_t evict_busy;		 /* pages that would not go */
+	uint64_t evict_spared;		 /* pages put back, for they do not compress */
 	uint64_t event_remove, event_unmap, event_remap, event_fork;
 	uint64_t sigbus;   /* pages lost */
 	uint64_t stall_ns; /* time faults waited for memory */

@@ -17,7 +17,7 @@ struct counters {
 	uint64_t fault_zero, fault_cache, fault_fill, fault_pool, fault_tier, fault_wait;
 	uint64_t swap_ra, swap_ra_hit, swap_ra_miss;
 	uint64_t refault;
-	uint64_t pgsteal, pgsteal_file, evict_move, evict_copy, evict_busy;
+	uint64_t pgsteal, pgsteal_file, evict_move, evict_copy, evict_busy, evict_spared;
 	uint64_t event_remove, event_unmap, event_remap, event_fork;
 	uint64_t sigbus, stall_ns;
 	uint64_t lat_nr, lat_max_ns, lat_sum_ns;

@@ -436,6 +436,7 @@ MEMBERS = {
     "faults": "first_touch cache fill pool tier",
     "pages_out": "fill pool tier",
     "readahead": "hits misses",
+    "evictions": "move copy busy spared",
     "fault_latency_ns": "p50 p99 p99_9 max",
 }
 

@@ -116,6 +116,17 @@ for agentless in AGENTLESS:
     add_agentless(agentless)
 
 
+@case("memory/spared", sanitized=["address"])
+def spared(t):
+    """Half of it is noise, and the other would do: a tier gets little of what is in use."""
+    ran, stats = t.paged(t.vmtest("rw", t.ram * 5 // 4, "--hard", "--passes", "3"))
+    check_output(t, ran, "rw")
+    put, spare = stats["pages_out"], stats["evictions"]["spared"]
+    t.check(spare > 0, "nothing was spared", ran)
+    t.check(2 * put["tier"] < put["pool"], f"{put['tier']} pages went to the tier, "
+            f"{put['pool']} to the pool", ran)
+
+
 @case("memory/arguments")
 def arguments(t):
     """ps(1) and others read them from where they lie, and the kernel waits for no page there."""

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include <linux/bitops.h>
 #include <linux/err.h>
 #include <linux/cpumask.h>
 #include <linux/kernel.h>
@@ -146,6 +147,43 @@ static void test_pool(void **state)
 	}
 }
 
+/* What is rather to stay than to go to a tier stays, if the pool will not have it. */
+static void stays_active(void)
+{
+	struct swap_space *space = space_new("lz4", 1 << 24);
+	struct memtier *mt = memtier_new(64);
+	struct swap_folio *f[2] = { folio_new(0), folio_new(0) };
+	vswp_entry_t e[2];
+	unsigned int i;
+
+	assert_false(IS_ERR(memtier_add(space, mt, "mem", 0)));
+	folio_make(f[0], PAGE_NOISE, 1);
+	folio_make(f[1], PAGE_TEXT, 2);
+	assert_int_equal(folios_alloc_swap(space, NULL, f, 2), 2);
+	for (i = 0; i < 2; i++)
+		set_bit(SWAP_FOLIO_ACTIVATE, &f[i]->flags);
+	assert_int_equal(swap_writeout(space, f, 2), 1);
+	assert_true(swap_folio_test(f[0], SWAP_FOLIO_DIRTY));
+	assert_false(swap_folio_test(f[0], SWAP_FOLIO_WRITEBACK));
+	assert_false(swap_folio_test(f[1], SWAP_FOLIO_DIRTY));
+	assert_int_equal(mt->pages_written, 0);
+	/* Not any more: then it goes. */
+	clear_bit(SWAP_FOLIO_ACTIVATE, &f[0]->flags);
+	assert_int_equal(swap_writeout(space, f, 1), 1);
+	assert_int_equal(mt->pages_written, 1);
+	for (i = 0; i < 2; i++) {
+		e[i] = f[i]->entry;
+		swap_cache_del_folio(space, f[i]);
+		folio_done(f[i]);
+	}
+	assert_int_equal(swap_entry_where(space, e[0]), SWAP_SLOT);
+	assert_int_equal(swap_entry_where(space, e[1]), SWAP_ZPOOL);
+	page_back(space, e[0], PAGE_NOISE, 1);
+	page_back(space, e[1], PAGE_TEXT, 2);
+	memtier_free(mt);
+	space_end(space);
+}
+
 /* A page nobody wants stays where it is. */
 static void test_no_room(void **state)
 {
@@ -165,6 +203,7 @@ static void test_no_room(void **state)
 	assert_true(folio_free_swap(space, f));
 	folio_done(f);
 	space_end(space);
+	stays_active();
 }
 
 #define BATCH 600
