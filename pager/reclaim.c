@@ -239,6 +239,12 @@ static void writer_wake(void)
 		ring(&reclaim.write, &reclaim.write_woken);
 }
 
+/* Is it above its limit, or are faults waiting for it to be less? */
+static bool is_short(const struct group *g, uint64_t used)
+{
+	return used > group_ram(g) || now_ns() < count_read(&g->hungry_ns) + HUNGRY_MS * MS;
+}
+
 /* Back into its program: no store would have it, or it is spared a tier. */
 static bool undo(struct frame *frame)
 {
@@ -260,15 +266,17 @@ static bool undo(struct frame *frame)
 /*
  * A page that does not compress goes to a tier, from where it comes back several times as
  * slowly as from the pool; and pages that do compress could go in its place.  So it is put
- * back once, and spared some rounds.  Not many more of them than what did compress: a
- * program that has nothing else is to have room, too.
+ * back once, and spared some rounds.  Not many more of them than what did compress, for a
+ * program that has nothing else is to have room, too; and none where memory is short.
  */
 static bool may_spare(const struct frame *frame, unsigned int already)
 {
+	const struct group *g = frame->group;
 	uint64_t most = budget_limit() / PAGE_SIZE_ / 2;
 
 	return has_tier() && !frame->spared &&
-	       frame->group->spared + already < (most < SPARED_MOST ? most : SPARED_MOST);
+	       g->spared + already < (most < SPARED_MOST ? most : SPARED_MOST) &&
+	       !is_short(g, group_used(g)) && !is_short(group_root(), group_used(group_root()));
 }
 
 /* Out of the cache, clean. */
@@ -714,12 +722,6 @@ static struct client *largest(const struct group *top)
 			client_put(c);
 	}
 	return most;
-}
-
-/* Is it above its limit, or are faults waiting for it to be less? */
-static bool is_short(const struct group *g, uint64_t used)
-{
-	return used > group_ram(g) || now_ns() < count_read(&g->hungry_ns) + HUNGRY_MS * MS;
 }
 
 /* What there is, and what to add. */
