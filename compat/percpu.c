@@ -36,7 +36,7 @@ __attribute__((__constructor__)) static void percpu_init(void)
 	nr_cpu_ids = nr > 0 ? (unsigned int)nr : 1;
 }
 
-unsigned int raw_smp_processor_id(void)
+unsigned int compat_ask_cpu(void)
 {
 	int cpu = sched_getcpu();
 
