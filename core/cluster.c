@@ -90,8 +90,8 @@ void cluster_about(struct swap_space *space, struct swap_cluster *c, int units)
 		;
 }
 
-/* The first slot of a free run, or SWAP_CLUSTER_SLOTS. */
-static unsigned int cluster_find(struct swap_cluster *c, unsigned int order)
+/* The first slot of a free run, or SWAP_CLUSTER_SLOTS.  To order 0 that is the hint, too. */
+static __always_inline unsigned int cluster_find(struct swap_cluster *c, unsigned int order)
 {
 	const swap_word_t *table = c->table;
 	unsigned int off, i, size = 1U << order;
@@ -99,6 +99,7 @@ static unsigned int cluster_find(struct swap_cluster *c, unsigned int order)
 	if (!order) {
 		for (off = c->hint; off < SWAP_CLUSTER_SLOTS && table[off]; off++)
 			;
+		c->hint = off;
 		return off;
 	}
 	for (off = ALIGN_DOWN(c->hint, size); off < SWAP_CLUSTER_SLOTS; off += size) {
@@ -111,21 +112,21 @@ static unsigned int cluster_find(struct swap_cluster *c, unsigned int order)
 }
 
 /* Words for a run of free slots. */
-static void cluster_use(struct swap_space *space, struct swap_cluster *c, unsigned int off,
-			unsigned int size, swap_word_t w)
+static __always_inline void cluster_use(struct swap_space *space, struct swap_cluster *c,
+					unsigned int off, unsigned int size, swap_word_t w)
 {
 	unsigned int i;
 
 	lockdep_assert_held(&c->lock);
-	for (i = 0; i < size; i++)
-		smp_store_release(&c->table[off + i], w);
 	*cluster_kind(c, word_where(w)) += size;
 	c->used += size;
 	if (off <= c->hint)
 		c->hint = off + size;
 	/* Or it would be looked through to its end for the next, and again when one is freed. */
-	if (c->used == SWAP_CLUSTER_SLOTS)
+	if (unlikely(c->used == SWAP_CLUSTER_SLOTS))
 		c->hint = SWAP_CLUSTER_SLOTS;
+	for (i = 0; i < size; i++)
+		smp_store_release(&c->table[off + i], w);
 	cluster_used_moved(space, c);
 }
 
@@ -143,9 +144,9 @@ void cluster_install(struct swap_space *space, struct swap_cluster *c, unsigned 
 }
 
 /* Runs out of one locked cluster. */
-static unsigned int cluster_take(struct swap_space *space, struct swap_cluster *c,
-				 unsigned int order, struct swap_folio **folios, unsigned int nr,
-				 vswp_entry_t *first)
+static __always_inline unsigned int cluster_take(struct swap_space *space, struct swap_cluster *c,
+						 unsigned int order, struct swap_folio **folios,
+						 unsigned int nr, vswp_entry_t *first)
 {
 	unsigned int i, off;
 
@@ -153,8 +154,6 @@ static unsigned int cluster_take(struct swap_space *space, struct swap_cluster *
 		off = cluster_find(c, order);
 		if (off >= SWAP_CLUSTER_SLOTS)
 			break;
-		if (!order && off > c->hint)
-			c->hint = off;
 		if (!i)
 			*first = cluster_entry(c, off);
 		if (folios)
@@ -233,28 +232,18 @@ static struct swap_cluster *cluster_from_lists(struct swap_group *group, unsigne
 	return c;
 }
 
-unsigned int cluster_alloc(struct swap_space *space, struct swap_group *group, unsigned int order,
-			   struct swap_folio **folios, unsigned int nr, vswp_entry_t *first)
+/* From clusters that become current, one after the other. */
+static unsigned int cluster_alloc_more(struct swap_space *space, struct swap_group *group,
+				       u32 *current_nr, unsigned int order,
+				       struct swap_folio **folios, unsigned int nr,
+				       vswp_entry_t *first)
 {
-	u32 *current_nr = &raw_cpu_ptr(group->cpu)->current_nr[order];
-	u32 hint = READ_ONCE(*current_nr), old;
 	unsigned int done = 0, got;
+	struct swap_cluster *c;
 	vswp_entry_t entry;
-	struct swap_cluster *c = hint ? cluster_lock_nr(space, hint) : NULL;
+	u32 hint, old;
 
-	if (likely(c)) {
-		/* A hint may be stale: the number may name another cluster by now. */
-		if (likely(c->group == group->nr && c->order == order &&
-			   READ_ONCE(c->state) == CLUSTER_CURRENT)) {
-			done = cluster_take(space, c, order, folios, nr, first);
-			if (unlikely(done < nr)) {
-				cluster_retire(group, c);
-				cmpxchg(current_nr, hint, 0);
-			}
-		}
-		cluster_unlock(c);
-	}
-	while (unlikely(done < nr)) {
+	while (done < nr) {
 		c = cluster_from_lists(group, order);
 		if (!c) {
 			c = cluster_make(space, group, order, 0);
@@ -279,6 +268,49 @@ unsigned int cluster_alloc(struct swap_space *space, struct swap_group *group, u
 			cluster_release(space, group, old);
 	}
 	return done;
+}
+
+/* Inline, so that in cluster_alloc_slot() no loop and no test for folios is left of it. */
+static __always_inline unsigned int
+cluster_alloc_inline(struct swap_space *space, struct swap_group *group, unsigned int order,
+		     struct swap_folio **folios, unsigned int nr, vswp_entry_t *first)
+{
+	u32 *current_nr = &raw_cpu_ptr(group->cpu)->current_nr[order];
+	u32 hint = READ_ONCE(*current_nr);
+	struct swap_cluster *c = hint ? cluster_lock_nr(space, hint) : NULL;
+	unsigned int done = 0;
+	vswp_entry_t other;
+
+	if (likely(c)) {
+		/* A hint may be stale: the number may name another cluster by now. */
+		if (likely(c->group == group->nr && c->order == order &&
+			   READ_ONCE(c->state) == CLUSTER_CURRENT)) {
+			done = cluster_take(space, c, order, folios, nr, first);
+			if (unlikely(done < nr)) {
+				cluster_retire(group, c);
+				cmpxchg(current_nr, hint, 0);
+			}
+		}
+		cluster_unlock(c);
+	}
+	if (likely(done == nr))
+		return done;
+	return done + cluster_alloc_more(space, group, current_nr, order,
+					 folios ? folios + done : NULL, nr - done,
+					 done ? &other : first);
+}
+
+unsigned int cluster_alloc(struct swap_space *space, struct swap_group *group, unsigned int order,
+			   struct swap_folio **folios, unsigned int nr, vswp_entry_t *first)
+{
+	return cluster_alloc_inline(space, group, order, folios, nr, first);
+}
+
+vswp_entry_t cluster_alloc_slot(struct swap_space *space, struct swap_group *group)
+{
+	vswp_entry_t entry;
+
+	return cluster_alloc_inline(space, group, 0, NULL, 1, &entry) ? entry : vswp_entry(0);
 }
 
 struct swap_cluster *cluster_claim(struct swap_space *space, struct swap_group *group, u32 nr)

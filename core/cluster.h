@@ -5,7 +5,8 @@
  * Life: made by an allocation or a claim, published in the map, unpublished
  * and marked DEAD when the last slot is given back, freed after an RCU grace
  * period.  So a lookup finds a cluster under rcu_read_lock(), locks it and
- * asks whether it is DEAD; a locked cluster that is not stays.
+ * asks whether it is DEAD; a locked cluster that is not stays.  Whoever owns an
+ * entry needs neither: its cluster stays until the entry is given back.
  *
  * One exception: a CPU's current cluster of order 0 stays while empty, or a
  * page swapped in and out would make and free one each time.
@@ -120,6 +121,17 @@ static inline struct swap_cluster *cluster_lock(struct swap_space *space, vswp_e
 	return cluster_lock_nr(space, entry_cluster(entry));
 }
 
+/* The cluster of an entry that the caller owns, locked; NULL only if it does not. */
+static __always_inline struct swap_cluster *cluster_lock_owned(struct swap_space *space,
+							       vswp_entry_t entry)
+{
+	struct swap_cluster *c = map_get(&space->map, entry_cluster(entry));
+
+	if (likely(c))
+		spin_lock(&c->lock);
+	return c;
+}
+
 static inline void cluster_unlock(struct swap_cluster *c)
 {
 	spin_unlock(&c->lock);
@@ -161,6 +173,8 @@ static inline swap_word_t space_word(struct swap_space *space, vswp_entry_t entr
  */
 unsigned int cluster_alloc(struct swap_space *space, struct swap_group *group, unsigned int order,
 			   struct swap_folio **folios, unsigned int nr, vswp_entry_t *first);
+/* The same for one slot without a folio, and faster.  Entry 0: no memory. */
+vswp_entry_t cluster_alloc_slot(struct swap_space *space, struct swap_group *group);
 /*
  * The cluster of that number for a claim, made if it is not there.  Locked.
  * ERR_PTR(-ENOMEM).

@@ -14,8 +14,12 @@ vswp_entry_t swap_alloc(struct swap_space *space, struct swap_group *group, unsi
 {
 	vswp_entry_t entry = vswp_entry(0);
 
+	if (!group)
+		group = space->root;
+	if (likely(!order))
+		return cluster_alloc_slot(space, group);
 	if (!WARN_ON(order > SWAP_MAX_ORDER))
-		cluster_alloc(space, group ? group : space->root, order, NULL, 1, &entry);
+		cluster_alloc(space, group, order, NULL, 1, &entry);
 	return entry;
 }
 
@@ -89,24 +93,37 @@ int swap_dup_range(struct swap_space *space, vswp_entry_t entry, unsigned int nr
 	return ret;
 }
 
-/* One owner less for some slots of a locked cluster; unlocks it. */
-static void cluster_free_slots(struct swap_space *space, struct swap_cluster *c, unsigned int off,
-			       unsigned int end)
+/* One owner less for a slot of a locked cluster.  Is it free now? */
+static __always_inline bool cluster_free_slot(struct swap_space *space, struct swap_cluster *c,
+					      unsigned int off, struct tier_run *run)
 {
-	unsigned int first = off, freed = 0;
+	swap_word_t w = cluster_word(c, off);
+
+	lockdep_assert_held(&c->lock);
+	if (unlikely(word_count(w) != 1 || word_is_folio(w))) {
+		if (!WARN_ON(!word_count(w)))
+			cluster_drop(c, off);
+		return false;
+	}
+	backing_free(space, c->group, w, run);
+	--*cluster_kind(c, word_where(w));
+	smp_store_release(&c->table[off], WORD_NULL);
+	return true;
+}
+
+/* One owner less for @nr slots of one cluster. */
+static __always_inline void entry_free(struct swap_space *space, vswp_entry_t entry,
+				       unsigned int nr)
+{
+	unsigned int off = entry_offset(entry), end = off + nr, first = off, freed = 0;
+	struct swap_cluster *c = cluster_lock_owned(space, entry);
 	struct tier_run run = { 0 };
 
-	for (; off < end; off++) {
-		swap_word_t w = cluster_word(c, off);
-
-		if (WARN_ON(!word_count(w)) || cluster_drop(c, off) || word_is_folio(w))
-			continue;
-		backing_free(space, c->group, w, &run);
-		--*cluster_kind(c, word_where(w));
-		smp_store_release(&c->table[off], WORD_NULL);
-		if (!freed++)
+	if (WARN_ON(!c))
+		return;
+	for (; off < end; off++)
+		if (cluster_free_slot(space, c, off, &run) && !freed++)
 			first = off;
-	}
 	cluster_put_slots(space, c, first, freed);
 	tier_run_flush(space, &run);
 }
@@ -114,15 +131,16 @@ static void cluster_free_slots(struct swap_space *space, struct swap_cluster *c,
 void swap_free_range(struct swap_space *space, vswp_entry_t entry, unsigned int nr)
 {
 	bool many = nr >= SWAP_CLUSTER_SLOTS;
-	unsigned int off, n;
-	struct swap_cluster *c;
+	unsigned int n;
 
+	/* The most frequent; no loop is left of it. */
+	if (likely(nr == 1)) {
+		entry_free(space, entry, 1);
+		return;
+	}
 	for (; nr; nr -= n, entry.val += n) {
-		off = entry_offset(entry);
-		n = min_t(unsigned int, nr, SWAP_CLUSTER_SLOTS - off);
-		c = cluster_lock(space, entry);
-		if (!WARN_ON(!c))
-			cluster_free_slots(space, c, off, off + n);
+		n = min_t(unsigned int, nr, SWAP_CLUSTER_SLOTS - entry_offset(entry));
+		entry_free(space, entry, n);
 	}
 	/* Perhaps nobody stores anything for a long time. */
 	if (many)

@@ -54,14 +54,14 @@ void map_del(struct swap_map *map, struct swap_map_range *range, u32 nr);
 /* All numbers of @range from @first on are free: as if never used. */
 void map_forget(struct swap_map *map, struct swap_map_range *range, u32 first);
 
-/* Under rcu_read_lock(). */
+/* Under rcu_read_lock(), or the caller keeps what is there from going; leaves stay. */
 static inline void *map_get(struct swap_map *map, u32 nr)
 {
 	unsigned long *leaf, v;
 
 	if (unlikely(nr >= map->size))
 		return NULL;
-	leaf = rcu_dereference(map->top[nr >> MAP_LEAF_SHIFT]);
+	leaf = smp_load_acquire(&map->top[nr >> MAP_LEAF_SHIFT]);
 	if (unlikely(!leaf))
 		return NULL;
 	v = smp_load_acquire(&leaf[nr & (MAP_LEAF_SIZE - 1)]);

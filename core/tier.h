@@ -176,9 +176,10 @@ static inline void tier_run_add(struct swap_space *space, struct tier_run *run, 
 /*
  * Give up what a word without owner stands for, of an entry of group number
  * @group.  Some entry of the group is still in use, or its cluster is locked.
+ * Inline, for many a word has nothing to be given up.
  */
-static inline void backing_free(struct swap_space *space, u32 group, swap_word_t w,
-				struct tier_run *run)
+static __always_inline void backing_free(struct swap_space *space, u32 group, swap_word_t w,
+					 struct tier_run *run)
 {
 	switch (word_where(w)) {
 	case SWAP_ZPOOL:
