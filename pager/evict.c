@@ -703,7 +703,6 @@ static unsigned int settle_batch(struct client *c, bool alive)
 			continue;
 		}
 		if (sh->result[i] == PAGE_GONE) {
-			frame->spared = window_spared(&c->win, addr);
 			if (window_set(&c->win, addr, frame->folio.entry))
 				job_kill(c->job,
 					 "out of memory for the table of swapped out pages: killed "

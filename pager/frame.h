@@ -22,7 +22,6 @@ struct frame {
 	struct group *group; /* whose page it was; counted there while in use */
 	uint64_t client;     /* id of the one whose page it was */
 	uint64_t addr;
-	bool spared;  /* it was once, see may_spare() */
 	bool touched; /* it has memory; frame.c's */
 };
 

@@ -40,9 +40,11 @@
 #define CHILD_MS       16	    /* a forked child may be without an agent so long */
 #define RATE_FADES     8
 #define WRITEOUT_BATCH 64
-#define SPARED_ROUNDS  2     /* more cost where most of a program is such pages, and gain nothing */
-#define SPARED_MOST    16384 /* tried in vain, some 20 us each */
-#define EARLY_MAX      (16ULL << 20) /* see register_mark() */
+#define SPARED_TIMES   2
+#define SPARED_MASK    3U
+#define SPARED_MOST    16384		     /* tried in vain, some 20 us each */
+#define HASH_GOLDEN    0x61c8864680b583ebULL /* as hash_64() of Linux has it */
+#define EARLY_MAX      (16ULL << 20)	     /* see register_mark() */
 #define STUCK_MS       10000
 #define STOPPED_MS     2000
 #define STUCK_FAULTS   256		   /* so few let in meanwhile are none */
@@ -245,38 +247,65 @@ static bool is_short(const struct group *g, uint64_t used)
 	return used > group_ram(g) || now_ns() < count_read(&g->hungry_ns) + HUNGRY_MS * MS;
 }
 
-/* Back into its program: no store would have it, or it is spared a tier. */
-static bool undo(struct frame *frame)
+/*
+ * How often the page was spared lately.  Forgotten when another takes its place, of which
+ * there are twice as many as may be spared without anything else compressing.
+ */
+static uint32_t *spared_place(const struct frame *frame, uint32_t *tag)
 {
-	bool spare = swap_folio_test(&frame->folio, SWAP_FOLIO_ACTIVATE);
-	bool back = evict_undo(frame, spare ? SPARED_ROUNDS | HEAT_SPARED : HEAT_MAX);
+	static uint32_t place[2 * SPARED_MOST];
+	uint64_t hash = (frame->addr / PAGE_SIZE_ ^ frame->client << 40) * HASH_GOLDEN;
 
-	if (spare) {
-		/* If it was busy, it goes to a tier the next time. */
-		clear_bit(SWAP_FOLIO_ACTIVATE, &frame->folio.flags);
-		frame->spared = true;
-		frame->group->spared += back;
-		count_add(&pager.count.evict_spared, back);
-	} else {
-		reclaim.undone += back;
-	}
-	return back;
+	*tag = (uint32_t)(hash >> 16) & ~SPARED_MASK;
+	return &place[(hash >> 48) % (2 * SPARED_MOST)];
+}
+
+static unsigned int times_spared(const struct frame *frame)
+{
+	uint32_t tag, *place = spared_place(frame, &tag);
+
+	return (*place & ~SPARED_MASK) == tag ? *place & SPARED_MASK : 0;
+}
+
+static void set_times_spared(const struct frame *frame, unsigned int times)
+{
+	uint32_t tag, *place = spared_place(frame, &tag);
+
+	*place = tag | times;
 }
 
 /*
  * A page that does not compress goes to a tier, from where it comes back several times as
  * slowly as from the pool; and pages that do compress could go in its place.  So it is put
- * back once, and spared some rounds.  Not many more of them than what did compress, for a
- * program that has nothing else is to have room, too; and none where memory is short.
+ * back the first times.  Not many more of them than what did compress, for a program that
+ * has nothing else is to have room, too; and none where memory is short.
  */
 static bool may_spare(const struct frame *frame, unsigned int already)
 {
 	const struct group *g = frame->group;
 	uint64_t most = budget_limit() / PAGE_SIZE_ / 2;
 
-	return has_tier() && !frame->spared &&
-	       g->spared + already < (most < SPARED_MOST ? most : SPARED_MOST) &&
-	       !is_short(g, group_used(g)) && !is_short(group_root(), group_used(group_root()));
+	return has_tier() && g->spared + already < (most < SPARED_MOST ? most : SPARED_MOST) &&
+	       !is_short(g, group_used(g)) && !is_short(group_root(), group_used(group_root())) &&
+	       times_spared(frame) < SPARED_TIMES;
+}
+
+/* Back into its program: no store would have it, or it is spared a tier. */
+static bool undo(struct frame *frame)
+{
+	bool spare = swap_folio_test(&frame->folio, SWAP_FOLIO_ACTIVATE);
+	bool back = evict_undo(frame, spare ? 0 : HEAT_MAX);
+
+	if (spare) {
+		/* If the program was busy, it goes to a tier the next time. */
+		set_times_spared(frame, back ? times_spared(frame) + 1 : SPARED_TIMES);
+		clear_bit(SWAP_FOLIO_ACTIVATE, &frame->folio.flags);
+		frame->group->spared += back;
+		count_add(&pager.count.evict_spared, back);
+	} else {
+		reclaim.undone += back;
+	}
+	return back;
 }
 
 /* Out of the cache, clean. */

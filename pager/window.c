@@ -12,7 +12,6 @@
 #include <sys/mman.h>
 
 #define ADDR_BITS     47
-#define ENTRY_SHIFT   (HEAT_BITS + 1) /* heat, and HEAT_SPARED */
 #define MAP_WORDS     (1UL << (ADDR_BITS - WINDOW_SHIFT))
 #define BLOCK_SHIFT   30 /* a page of the map */
 #define BLOCKS	      (1UL << (ADDR_BITS - BLOCK_SHIFT))
@@ -117,7 +116,7 @@ vswp_entry_t window_get(const struct windows *w, uint64_t addr)
 {
 	uint64_t *slot = slot_of(w, addr);
 
-	return vswp_entry(slot ? *slot >> ENTRY_SHIFT : 0);
+	return vswp_entry(slot ? *slot >> HEAT_BITS : 0);
 }
 
 int window_set(struct windows *w, uint64_t addr, vswp_entry_t entry)
@@ -136,7 +135,7 @@ int window_set(struct windows *w, uint64_t addr, vswp_entry_t entry)
 		w->top[addr >> TOP_SHIFT]++;
 	}
 	++*word;
-	*slot_of(w, addr) = entry.val << ENTRY_SHIFT;
+	*slot_of(w, addr) = entry.val << HEAT_BITS;
 	return 0;
 }
 
@@ -158,13 +157,6 @@ unsigned int window_heat(const struct windows *w, uint64_t addr)
 	uint64_t *slot = slot_of(w, addr);
 
 	return slot ? *slot & HEAT_MAX : 0;
-}
-
-bool window_spared(const struct windows *w, uint64_t addr)
-{
-	uint64_t *slot = slot_of(w, addr);
-
-	return slot && (*slot & HEAT_SPARED);
 }
 
 void window_set_heat(struct windows *w, uint64_t addr, unsigned int heat)
@@ -194,7 +186,7 @@ uint64_t window_next(const struct windows *w, uint64_t addr, uint64_t end)
 			addr = skip(addr, BLOCK_SHIFT, end);
 		else if (!*word_of(w, addr))
 			addr = skip(addr, WINDOW_SHIFT, end);
-		else if (*slot_of(w, addr) >> ENTRY_SHIFT)
+		else if (*slot_of(w, addr) >> HEAT_BITS)
 			break;
 		else
 			addr += PAGE_SIZE_;

@@ -25,7 +25,6 @@
 
 #define HEAT_BITS    4
 #define HEAT_MAX     ((1U << HEAT_BITS) - 1)
-#define HEAT_SPARED  (1U << HEAT_BITS) /* beside the heat: was spared a tier, see may_spare() */
 
 struct windows {
 	uint64_t *map;		   /* sparse, one word a window: its slots | entries in it */
@@ -35,21 +34,17 @@ struct windows {
 
 /* Both return 0 or -ENOMEM. */
 int windows_init(struct windows *w);
-/* Record @entry for the page at @addr, which has none.  Keeps no heat, nor that it was spared. */
+/* Record @entry for the page at @addr, which has none.  Keeps no heat. */
 int window_set(struct windows *w, uint64_t addr, vswp_entry_t entry);
 /* No entry may be left in them. */
 void windows_destroy(struct windows *w);
 
 /* Entry 0: the page is not swapped out. */
 vswp_entry_t window_get(const struct windows *w, uint64_t addr);
-/*
- * Forget the page's entry; keep @heat, and HEAT_SPARED if it comes along, for as long as
- * the window lives.
- */
+/* Forget the page's entry; keep @heat for as long as the window lives. */
 void window_clear(struct windows *w, uint64_t addr, unsigned int heat);
 
 unsigned int window_heat(const struct windows *w, uint64_t addr);
-bool window_spared(const struct windows *w, uint64_t addr);
 void window_set_heat(struct windows *w, uint64_t addr, unsigned int heat);
 
 /*
