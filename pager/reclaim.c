@@ -241,10 +241,13 @@ static void writer_wake(void)
 		ring(&reclaim.write, &reclaim.write_woken);
 }
 
-/* Is it above its limit, or are faults waiting for it to be less? */
-static bool is_short(const struct group *g, uint64_t used)
+/* Is reclaim well ahead of what comes in? */
+static bool has_time(const struct group *g)
 {
-	return used > group_ram(g) || now_ns() < count_read(&g->hungry_ns) + HUNGRY_MS * MS;
+	uint64_t limit = group_ram(g);
+
+	return limit == GROUP_NO_LIMIT || (group_used(g) < limit - slack(limit) / 2 &&
+					   now_ns() > count_read(&g->hungry_ns) + HUNGRY_MS * MS);
 }
 
 /*
@@ -278,7 +281,7 @@ static void set_times_spared(const struct frame *frame, unsigned int times)
  * A page that does not compress goes to a tier, from where it comes back several times as
  * slowly as from the pool; and pages that do compress could go in its place.  So it is put
  * back the first times.  Not many more of them than what did compress, for a program that
- * has nothing else is to have room, too; and none where memory is short.
+ * has nothing else is to have room, too; and none while more comes in than goes.
  */
 static bool may_spare(const struct frame *frame, unsigned int already)
 {
@@ -286,8 +289,7 @@ static bool may_spare(const struct frame *frame, unsigned int already)
 	uint64_t most = budget_limit() / PAGE_SIZE_ / 2;
 
 	return has_tier() && g->spared + already < (most < SPARED_MOST ? most : SPARED_MOST) &&
-	       !is_short(g, group_used(g)) && !is_short(group_root(), group_used(group_root())) &&
-	       times_spared(frame) < SPARED_TIMES;
+	       has_time(g) && has_time(group_root()) && times_spared(frame) < SPARED_TIMES;
 }
 
 /* Back into its program: no store would have it, or it is spared a tier. */
@@ -751,6 +753,12 @@ static struct client *largest(const struct group *top)
 			client_put(c);
 	}
 	return most;
+}
+
+/* Is it above its limit, or are faults waiting for it to be less? */
+static bool is_short(const struct group *g, uint64_t used)
+{
+	return used > group_ram(g) || now_ns() < count_read(&g->hungry_ns) + HUNGRY_MS * MS;
 }
 
 /* What there is, and what to add. */

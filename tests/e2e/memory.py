@@ -72,7 +72,8 @@ def add(name, factor, tier, sanitized, bound):
         ran, stats = t.paged(argv, options=() if tier else ("--no-tier",), bound=bound)
         check_output(t, ran, name)
         if tier:
-            t.check(stats["pswpout"] > 0, "nothing went to the tier", ran)
+            t.check(stats["pswpout"] + stats["evictions"]["spared"] > 0,
+                    "nothing went to the tier, and nothing was spared that", ran)
         else:
             t.check(stats["zswpout"] > 0, "nothing went to the pool", ran)
             t.check(stats["pswpout"] == 0 and not stats["tiers"], "there is a tier", ran)
@@ -123,7 +124,7 @@ def spared(t):
     check_output(t, ran, "rw")
     put, spare = stats["pages_out"], stats["evictions"]["spared"]
     t.check(spare > 0, "nothing was spared", ran)
-    t.check(2 * put["tier"] < put["pool"], f"{put['tier']} pages went to the tier, "
+    t.check(put["tier"] < put["pool"], f"{put['tier']} pages went to the tier, "
             f"{put['pool']} to the pool", ran)
 
 
