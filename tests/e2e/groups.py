@@ -259,7 +259,7 @@ def stopped(t):
     space.set("stopped", f"ram={t.ram}")
     for test in ("rw", "munmap"):
         before = space.groups()["/"]["pgsteal"]
-        one = t.spawn(space.argv("stopped", *t.vmtest(test, 3 * t.ram, "--passes", "3")))
+        one = t.spawn(space.argv("stopped", *t.vmtest(test, 3 * t.ram, "--passes", "5")))
         t.check(wait_until(lambda: space.groups()["/"]["pgsteal"] > before + 2048, 30),
                 "nothing evicted")
         pid = child_of(one.pid)
