@@ -318,8 +318,10 @@ static void is_out(struct frame *frame)
 	enum swap_where where;
 
 	swap_cache_del_folio(pager.space, &frame->folio);
+	if (!group->spared)
+		return;
 	where = swap_entry_where(pager.space, entry);
-	if ((where == SWAP_ZPOOL || where == SWAP_FILL) && group->spared)
+	if (where == SWAP_ZPOOL || where == SWAP_FILL)
 		group->spared--;
 }
 
