@@ -65,6 +65,9 @@ def add(name, factor, tier, sanitized, bound):
           sanitized=sanitized if tier else ASAN if "thread" in sanitized else ())
     def run(t):
         size = t.size(factor)
+        # Else all would have room once what compresses is out.
+        if name == "malloc" and tier and t.sanitized:
+            size += 32 * MIB
         # With one pass, threads is over before a slow vswap has looked.
         argv = t.vmtest(name, size, *(["--hard"] if tier else []),
                         *(["--passes", "4" if name == "threads" else "1"]
@@ -72,8 +75,7 @@ def add(name, factor, tier, sanitized, bound):
         ran, stats = t.paged(argv, options=() if tier else ("--no-tier",), bound=bound)
         check_output(t, ran, name)
         if tier:
-            t.check(stats["pswpout"] + stats["evictions"]["spared"] > 0,
-                    "nothing went to the tier, and nothing was spared that", ran)
+            t.check(stats["pswpout"] > 0, "nothing went to the tier", ran)
         else:
             t.check(stats["zswpout"] > 0, "nothing went to the pool", ran)
             t.check(stats["pswpout"] == 0 and not stats["tiers"], "there is a tier", ran)
