@@ -264,11 +264,16 @@ def stopped(t):
                 "nothing evicted")
         pid = child_of(one.pid)
         t.check(pid, f"{test} ended early: {one.err()}")
+        # Stopped also while the other begins, or it could end before the other is where it
+        # is to be; then both run for a moment, and it is stopped with faults under way.
+        os.kill(pid, signal.SIGSTOP)
         # One that has faults under way by then, and one that begins later.
         argv = space.argv(None, *t.vmtest("rw", 2 * t.ram, "--hard", "--passes", "1"))
         beside = t.spawn(argv)
         t.check(wait_until(lambda: space.groups()["/"]["pgsteal"] > before + 4096, 30),
                 "nothing evicted of the other")
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.05)
         os.kill(pid, signal.SIGSTOP)
         time.sleep(0.1)
         for two in (t.run(argv), beside.finish()):
