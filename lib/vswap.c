@@ -591,6 +591,7 @@ int vswap_tier_remove(struct vswap *s, struct vswap_tier *tier)
 		tier_list(s, tier);
 		return ret;
 	}
+	tier_shrink(tier->store);
 	tier_close(tier->store);
 	free(tier);
 	return ret;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,7 +33,9 @@ static struct {
 	struct entry entry[PAGER_MAX_TIERS];
 	unsigned int nr;
 	struct name *gone;
-	bool encrypt; /* all of them, also those to come */
+	bool encrypt;	  /* all of them, also those to come */
+	pthread_t closer; /* of the one removed last, while @closing */
+	bool closing;
 } tiers = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* As many tiers are there, or soon will be. */
@@ -68,6 +71,39 @@ static int add(struct tier *t, int prio)
 	return PTR_ERR(e.swap);
 }
 
+static void close_gently(struct tier *store)
+{
+	tier_shrink(store);
+	tier_close(store);
+}
+
+static void *closer_main(void *store)
+{
+	prctl(PR_SET_NAME, "vswap-close");
+	close_gently(store);
+	return NULL;
+}
+
+static void wait_closed(void)
+{
+	if (tiers.closing)
+		pthread_join(tiers.closer, NULL);
+	tiers.closing = false;
+}
+
+/*
+ * Its pages are elsewhere.  That a file without a name gives its room back is waited for by
+ * none but the next tier, which may need it: on some disks that takes as long as to read it.
+ */
+static void close_removed(struct tier *store)
+{
+	wait_closed();
+	if (store->nameless && !pthread_create(&tiers.closer, NULL, closer_main, store))
+		tiers.closing = true;
+	else
+		close_gently(store);
+}
+
 int tiers_add(const struct tier_opts *opts, int prio, char *err, size_t errlen)
 {
 	struct tier_opts all = *opts;
@@ -86,6 +122,7 @@ int tiers_add(const struct tier_opts *opts, int prio, char *err, size_t errlen)
 				 opts->path);
 			return -1;
 		}
+	wait_closed();
 	all.encrypt = tiers.encrypt;
 	t = tier_open(&all, err, errlen);
 	if (!t)
@@ -159,6 +196,10 @@ void tiers_close(void)
 {
 	struct name *name;
 
+	/* The process ends, and what room is left is given back with it. */
+	if (tiers.closing)
+		pthread_detach(tiers.closer);
+	tiers.closing = false;
 	while (tiers.nr) {
 		struct entry *e = &tiers.entry[--tiers.nr];
 
@@ -203,7 +244,7 @@ int tiers_remove(struct swap_tier *tier, bool (*go_on)(void *priv, u64 left), vo
 	ret = swapoff_fits(pager.space, tier) ? swapoff(pager.space, tier, &watch) : -ENOSPC;
 	if (!ret || ret == -EIO) {
 		forget(i);
-		tier_close(store);
+		close_removed(store);
 	}
 	set_nr(tiers.nr);
 	return ret;

@@ -375,6 +375,13 @@ static const struct swap_tier_ops crypt_ops = {
 
 /* ---- coming and going ------------------------------------------------ */
 
+static void crypt_shrink(void *priv)
+{
+	struct tier_crypt *t = priv;
+
+	tier_shrink(t->inner);
+}
+
 static void crypt_close(void *priv)
 {
 	struct tier_crypt *t = priv;
@@ -410,6 +417,7 @@ int tier_crypt(struct tier *t, struct tier *inner, char *err, size_t errlen)
 	*t = *inner;
 	t->ops = &crypt_ops;
 	t->priv = c;
+	t->shrink = crypt_shrink;
 	t->close = crypt_close;
 	return 0;
 }

@@ -25,12 +25,17 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "batch.h"
 #include "file.h"
 #include "head.h"
 #include "say.h"
+
+/* Bytes given back at one go, and how long that may take without a rest. */
+#define SHRINK_STEP (4ULL << 20)
+#define SHRINK_NS   1000000
 
 enum kind {
 	NAMELESS, /* ours alone: O_TMPFILE, or unlinked at once */
@@ -542,6 +547,50 @@ struct tier_file *tier_file_temp(u64 size, char *err, size_t errlen)
 	return t;
 }
 
+static u64 now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (u64)ts.tv_sec * 1000000000ULL + (u64)ts.tv_nsec;
+}
+
+/* The last of @end bytes, from @from on, back to the filesystem.  0, or -1. */
+static int give_back(struct tier_file *t, u64 from, u64 end)
+{
+	if (t->kind == NAMELESS || end > t->old_size)
+		return ftruncate(t->fd, (off_t)from);
+	return fallocate(t->fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, (off_t)from,
+			 (off_t)(end - from));
+}
+
+void tier_file_shrink(struct tier_file *t)
+{
+	u64 end = t->size, bottom, start, took;
+
+	if (t->fd < 0 || t->kind == BLOCK)
+		return;
+	bottom = t->reserved ? t->old_size : t->base;
+	while (end > bottom) {
+		u64 from = end - bottom > SHRINK_STEP ? end - SHRINK_STEP : bottom;
+
+		/* A piece is cut off or made a hole, not both. */
+		if (t->kind == REGULAR && from < t->old_size && end > t->old_size)
+			from = t->old_size;
+		start = now_ns();
+		if (give_back(t, from, end))
+			return;
+		took = now_ns() - start;
+		end = from;
+		if (took > SHRINK_NS) {
+			struct timespec rest = { .tv_sec = (time_t)(took / 1000000000ULL),
+						 .tv_nsec = (long)(took % 1000000000ULL) };
+
+			nanosleep(&rest, NULL);
+		}
+	}
+}
+
 void tier_file_close(struct tier_file *t)
 {
 	int why = errno; /* of one that could not be opened */
@@ -583,6 +632,11 @@ bool tier_file_in_memory(const struct tier_file *t)
 bool tier_file_readable(const struct tier_file *t)
 {
 	return t->readable;
+}
+
+bool tier_file_nameless(const struct tier_file *t)
+{
+	return t->kind == NAMELESS;
 }
 
 void tier_file_describe(struct tier_file *t, char *buf, size_t len)

@@ -46,6 +46,14 @@ struct tier_file *tier_file_open(const char *path, u64 size, char *err, size_t e
  */
 struct tier_file *tier_file_temp(u64 size, char *err, size_t errlen);
 
+/*
+ * Give back the room it takes, but for the head of what was there before, piece by
+ * piece: a filesystem that tells the device of each block it frees is a millisecond about
+ * each MiB, and who reads from it waits meanwhile.  Each piece is kept to some milliseconds,
+ * with as much rest after it.  Before tier_file_close(), where others use the disk; what
+ * cannot be given back is left to that.  No call may be under way or come after.
+ */
+void tier_file_shrink(struct tier_file *t);
 /* Gives the file back.  No call may be under way; NULL is allowed. */
 void tier_file_close(struct tier_file *t);
 
@@ -57,6 +65,8 @@ const char *tier_file_name(const struct tier_file *t);
 bool tier_file_in_memory(const struct tier_file *t);
 /* Is it a file that users other than its owner may read?  The same. */
 bool tier_file_readable(const struct tier_file *t);
+/* Is it one that nobody else can open, so that nobody cares when it is gone? */
+bool tier_file_nameless(const struct tier_file *t);
 /*
  * How it works right now, for people: "file, direct, io_uring".  A temporary
  * file that was not needed yet says so.  Always ends @buf with a NUL.

@@ -14,6 +14,11 @@
 
 #include <linux/printk.h>
 
+static void shrink_file(void *priv)
+{
+	tier_file_shrink(priv);
+}
+
 static void close_file(void *priv)
 {
 	tier_file_close(priv);
@@ -33,6 +38,8 @@ static int open_file(struct tier *t, const struct tier_opts *opts, char *err, si
 		.priv = f,
 		.in_memory = tier_file_in_memory(f),
 		.readable = tier_file_readable(f),
+		.nameless = tier_file_nameless(f),
+		.shrink = shrink_file,
 		.close = close_file,
 	};
 	return 0;
@@ -115,6 +122,12 @@ struct tier *tier_open(const struct tier_opts *opts, char *err, size_t errlen)
 		pr_warn("tier %s: others may read it (chmod 600 %s, or --encrypt)\n", t->name,
 			t->name);
 	return t;
+}
+
+void tier_shrink(struct tier *t)
+{
+	if (t->shrink)
+		t->shrink(t->priv);
 }
 
 void tier_close(struct tier *t)

@@ -30,6 +30,8 @@ struct tier {
 	void *priv;	/* of ops */
 	bool in_memory; /* it is really memory of this machine (tmpfs): the user must be told */
 	bool readable;	/* by other users */
+	bool nameless;	/* a file nobody else can open */
+	void (*shrink)(void *priv); /* or NULL */
 	void (*close)(void *priv);
 };
 
@@ -40,6 +42,11 @@ struct tier {
  * users may read and that is not encrypted.
  */
 struct tier *tier_open(const struct tier_opts *opts, char *err, size_t errlen);
+/*
+ * Before tier_close(), where others use the disk: give the room back gently, which may take
+ * twice as long (tier_file_shrink()).  Sleeps.  No call of its ops may be under way or follow.
+ */
+void tier_shrink(struct tier *t);
 /* Gives back what it used.  No call of its ops may be under way; NULL is allowed. */
 void tier_close(struct tier *t);
 

@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import termios
@@ -18,10 +19,17 @@ import xml.etree.ElementTree
 import pyte
 from prometheus_client.openmetrics import parser as openmetrics
 
+from failure import open_files
 from harness import MIB, case, wait_until
 from tiers import Server
 
 PAGE = 4096
+
+
+def nameless_files(pid):
+    """How many of a filesystem it has open."""
+    return sum(stat.S_ISREG(st.st_mode) and not st.st_nlink and not path.startswith("/memfd:")
+               for path, st in open_files(pid))
 
 
 class Space:
@@ -177,6 +185,15 @@ def tier_rm(t):
         space.well("tier rm", "first")
     tiers = space.tiers()
     t.check(list(tiers) == [second] and tiers[second]["used_bytes"] > 0, f"tiers {tiers}")
+    space.said("check", good)
+    # The same name once more, at once, and again; each time the old file's room is given back.
+    t.check(wait_until(lambda: nameless_files(space.pid) == 1, 20), "the file is still open")
+    for _ in range(2):
+        space.well("tier add", f"{first},size=1G,prio=9")
+        space.well("reclaim", "8M")
+        t.check(space.tiers()[first]["used_bytes"] > 0, f"nothing went there: {space.tiers()}")
+        space.well("tier rm", first)
+    t.check(wait_until(lambda: nameless_files(space.pid) == 1, 20), "the file is still open")
     space.said("check", good)
     space.end(b"ok hold\n")
 

@@ -549,6 +549,18 @@ static void test_read_error(void **state)
 	free(buf);
 }
 
+static void refused(const char *path, u64 size, const char *why)
+{
+	char err[512] = "";
+	struct tier_file *t = tier_file_open(path, size, err, sizeof(err));
+
+	assert_null(t);
+	if (!strstr(err, why))
+		fail_msg("\"%s\" does not say \"%s\"", err, why);
+	assert_non_null(strstr(err, path));
+	assert_null(strchr(err, '\n'));
+}
+
 /* ---- discard --------------------------------------------------------- */
 
 static void test_discard(void **state)
@@ -590,19 +602,78 @@ static void test_discard(void **state)
 	assert_int_equal(unlink(path), 0);
 }
 
-/* ---- what may be used ------------------------------------------------ */
-
-static void refused(const char *path, u64 size, const char *why)
+/* Bytes a file with no name takes that we have open. */
+static u64 nameless_blocks(void)
 {
-	char err[512] = "";
-	struct tier_file *t = tier_file_open(path, size, err, sizeof(err));
+	struct stat st;
 
-	assert_null(t);
-	if (!strstr(err, why))
-		fail_msg("\"%s\" does not say \"%s\"", err, why);
-	assert_non_null(strstr(err, path));
-	assert_null(strchr(err, '\n'));
+	for (int fd = 3; fd < 64; fd++)
+		if (!fstat(fd, &st) && S_ISREG(st.st_mode) && !st.st_nlink)
+			return (u64)st.st_blocks * 512;
+	fail();
+	return 0;
 }
+
+static u64 size_of(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return (u64)st.st_size;
+}
+
+/* The room goes before the tier is closed, and what was there before is as close leaves it. */
+static void test_shrink(void **state)
+{
+	struct tier_file *t;
+	char path[512], err[256];
+
+	(void)state;
+	for (int reserved = 0; reserved < 2; reserved++) {
+		make_file(in_dir(path, "grown"), 10 * MIB, NULL, 0);
+		if (reserved) {
+			int fd = open(path, O_RDWR);
+
+			assert_true(fd >= 0 && !posix_fallocate(fd, 0, 10 * MIB));
+			close(fd);
+		}
+		t = must_open(path, 35 * MIB);
+		write_run(t, 0, 4096, 1);
+		write_run(t, 8192, 512, 1);
+		assert_true(blocks_of(path) >= 18 * MIB);
+		tier_file_shrink(t);
+		assert_int_equal(size_of(path), 10 * MIB);
+		if (reserved)
+			assert_true(blocks_of(path) >= 10 * MIB);
+		else
+			assert_true(blocks_of(path) <= HEAD + 64 * 1024);
+		/* The head is the last to go, or nobody would know what the rest was. */
+		refused(path, 0, "in use");
+		tier_file_close(t);
+		assert_int_equal(size_of(path), 10 * MIB);
+		t = must_open(path, 0);
+		tier_file_close(t);
+		assert_int_equal(unlink(path), 0);
+	}
+	t = must_open(in_dir(path, "new"), 32 * MIB);
+	assert_true(tier_file_nameless(t));
+	tier_file_shrink(t);
+	assert_int_equal(nameless_blocks(), 0);
+	tier_file_close(t);
+	t = must_open(path, 32 * MIB);
+	write_run(t, 100, 4096, 1);
+	assert_true(nameless_blocks() >= 16 * MIB);
+	tier_file_shrink(t);
+	assert_int_equal(nameless_blocks(), 0);
+	tier_file_close(t);
+	/* Not made yet: nothing to give back. */
+	t = tier_file_temp(8 * MIB, err, sizeof(err));
+	assert_non_null(t);
+	tier_file_shrink(t);
+	tier_file_close(t);
+}
+
+/* ---- what may be used ------------------------------------------------ */
 
 static void test_refused(void **state)
 {
@@ -723,14 +794,6 @@ static bool all_zero(const char *path)
 			break;
 	close(fd);
 	return n == 0;
-}
-
-static u64 size_of(const char *path)
-{
-	struct stat st;
-
-	assert_int_equal(stat(path, &st), 0);
-	return (u64)st.st_size;
 }
 
 static void test_given_back(void **state)
@@ -1036,11 +1099,11 @@ int main(void)
 		cmocka_unit_test(test_batches_uring), cmocka_unit_test(test_batches_plain),
 		cmocka_unit_test(test_write_error),   cmocka_unit_test(test_full),
 		cmocka_unit_test(test_read_error),    cmocka_unit_test(test_discard),
-		cmocka_unit_test(test_refused),	      cmocka_unit_test(test_no_permission),
-		cmocka_unit_test(test_given_back),    cmocka_unit_test(test_killed_owner),
-		cmocka_unit_test(test_part),	      cmocka_unit_test(test_quota),
-		cmocka_unit_test(test_others),	      cmocka_unit_test(test_temporary),
-		cmocka_unit_test(test_block_device),
+		cmocka_unit_test(test_shrink),	      cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_no_permission), cmocka_unit_test(test_given_back),
+		cmocka_unit_test(test_killed_owner),  cmocka_unit_test(test_part),
+		cmocka_unit_test(test_quota),	      cmocka_unit_test(test_others),
+		cmocka_unit_test(test_temporary),     cmocka_unit_test(test_block_device),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
