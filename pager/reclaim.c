@@ -288,8 +288,8 @@ static bool may_spare(const struct frame *frame, unsigned int already)
 	const struct group *g = frame->group;
 	uint64_t most = budget_limit() / PAGE_SIZE_ / 2;
 
-	return has_tier() && g->spared + already < (most < SPARED_MOST ? most : SPARED_MOST) &&
-	       has_time(g) && has_time(group_root()) && times_spared(frame) < SPARED_TIMES;
+	return g->spared + already < (most < SPARED_MOST ? most : SPARED_MOST) &&
+	       times_spared(frame) < SPARED_TIMES && (!g->parent || has_time(g));
 }
 
 /* Back into its program: no store would have it, or it is spared a tier. */
@@ -336,6 +336,7 @@ static unsigned int writeout(struct group *group, unsigned int want)
 	while (freed < want && stuck < WRITEOUT_BATCH) {
 		struct frame *frame[WRITEOUT_BATCH];
 		struct swap_folio *folio[WRITEOUT_BATCH];
+		bool spare = has_tier() && has_time(group_root());
 		unsigned int n = 0, lent = 0;
 
 		while (n < WRITEOUT_BATCH && freed + n < want) {
@@ -356,7 +357,7 @@ static unsigned int writeout(struct group *group, unsigned int want)
 				freed++;
 				continue;
 			}
-			if (may_spare(f, lent)) {
+			if (spare && may_spare(f, lent)) {
 				set_bit(SWAP_FOLIO_ACTIVATE, &f->folio.flags);
 				lent++;
 			}
