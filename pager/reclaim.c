@@ -241,13 +241,19 @@ static void writer_wake(void)
 		ring(&reclaim.write, &reclaim.write_woken);
 }
 
+/* Did faults wait for it to be less, just now? */
+static bool is_hungry(const struct group *g)
+{
+	return now_ns() < count_read(&g->hungry_ns) + HUNGRY_MS * MS;
+}
+
 /* Is reclaim well ahead of what comes in? */
 static bool has_time(const struct group *g)
 {
 	uint64_t limit = group_ram(g);
 
-	return limit == GROUP_NO_LIMIT || (group_used(g) < limit - slack(limit) / 2 &&
-					   now_ns() > count_read(&g->hungry_ns) + HUNGRY_MS * MS);
+	return limit == GROUP_NO_LIMIT ||
+	       (group_used(g) < limit - slack(limit) / 2 && !is_hungry(g));
 }
 
 /*
@@ -761,7 +767,7 @@ static struct client *largest(const struct group *top)
 /* Is it above its limit, or are faults waiting for it to be less? */
 static bool is_short(const struct group *g, uint64_t used)
 {
-	return used > group_ram(g) || now_ns() < count_read(&g->hungry_ns) + HUNGRY_MS * MS;
+	return used > group_ram(g) || is_hungry(g);
 }
 
 /* What there is, and what to add. */

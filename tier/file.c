@@ -25,10 +25,10 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "batch.h"
+#include "clock.h"
 #include "file.h"
 #include "head.h"
 #include "say.h"
@@ -191,6 +191,17 @@ static ssize_t read_at(void *store, void *buf, size_t len, u64 pos)
 	return ret;
 }
 
+/* The bytes become zeros without being written.  0, or -1 with errno. */
+static int make_zero(int fd, int mode, u64 from, u64 len)
+{
+	int ret;
+
+	do {
+		ret = fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)len);
+	} while (ret && errno == EINTR);
+	return ret;
+}
+
 /*
  * Bytes from @from on of a regular file, in its old size and as far as they are
  * ours, become zeros without being written; blocks go back to the filesystem
@@ -198,17 +209,10 @@ static ssize_t read_at(void *store, void *buf, size_t len, u64 pos)
  */
 static int wipe(struct tier_file *t, int fd, u64 from)
 {
-	int mode = FALLOC_FL_KEEP_SIZE |
-		   (t->reserved ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
+	int mode = t->reserved ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE;
 	u64 end = t->size < t->old_size ? t->size : t->old_size;
-	int ret;
 
-	if (from >= end)
-		return 0;
-	do {
-		ret = fallocate(fd, mode, (off_t)from, (off_t)(end - from));
-	} while (ret && errno == EINTR);
-	return ret;
+	return from < end ? make_zero(fd, mode, from, end - from) : 0;
 }
 
 static int write_head(int fd)
@@ -547,21 +551,17 @@ struct tier_file *tier_file_temp(u64 size, char *err, size_t errlen)
 	return t;
 }
 
-static u64 now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000000000ULL + (u64)ts.tv_nsec;
-}
-
 /* The last of @end bytes, from @from on, back to the filesystem.  0, or -1. */
 static int give_back(struct tier_file *t, u64 from, u64 end)
 {
-	if (t->kind == NAMELESS || end > t->old_size)
-		return ftruncate(t->fd, (off_t)from);
-	return fallocate(t->fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, (off_t)from,
-			 (off_t)(end - from));
+	int ret;
+
+	if (t->kind == REGULAR && end <= t->old_size)
+		return make_zero(t->fd, FALLOC_FL_PUNCH_HOLE, from, end - from);
+	do {
+		ret = ftruncate(t->fd, (off_t)from);
+	} while (ret && errno == EINTR);
+	return ret;
 }
 
 void tier_file_shrink(struct tier_file *t)
@@ -570,7 +570,7 @@ void tier_file_shrink(struct tier_file *t)
 
 	if (t->fd < 0 || t->kind == BLOCK)
 		return;
-	bottom = t->reserved ? t->old_size : t->base;
+	bottom = t->reserved && t->old_size > t->base ? t->old_size : t->base;
 	while (end > bottom) {
 		u64 from = end - bottom > SHRINK_STEP ? end - SHRINK_STEP : bottom;
 
@@ -583,8 +583,8 @@ void tier_file_shrink(struct tier_file *t)
 		took = now_ns() - start;
 		end = from;
 		if (took > SHRINK_NS) {
-			struct timespec rest = { .tv_sec = (time_t)(took / 1000000000ULL),
-						 .tv_nsec = (long)(took % 1000000000ULL) };
+			struct timespec rest = { .tv_sec = (time_t)(took / SEC),
+						 .tv_nsec = (long)(took % SEC) };
 
 			nanosleep(&rest, NULL);
 		}
@@ -715,8 +715,7 @@ static int file_discard(void *priv, u64 slot, u64 nr)
 		if (t->kind == BLOCK)
 			ret = ioctl(fd, BLKDISCARD, range);
 		else
-			ret = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-					(off_t)range[0], (off_t)range[1]);
+			ret = make_zero(fd, FALLOC_FL_PUNCH_HOLE, range[0], range[1]);
 	} while (ret && errno == EINTR);
 	if (ret && (errno == EOPNOTSUPP || errno == ENOTTY))
 		__atomic_store_n(&t->no_discard, 1, __ATOMIC_RELAXED);

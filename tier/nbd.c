@@ -34,6 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "file.h"
 #include "head.h"
 #include "lazy.h"
@@ -42,7 +43,6 @@
 
 #include <linux/printk.h>
 
-#define SEC	     1000000000ULL
 #define MS	     1000000ULL
 #define MAX_CMDS     64
 #define CMD_PAGES    256 /* 1 MiB */
@@ -212,14 +212,6 @@ struct tier_nbd {
 	u64 next_beat, beat_sent;
 	u64 sure; /* when a beat was sent that found the export ours */
 };
-
-static u64 now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * SEC + (u64)ts.tv_nsec;
-}
 
 static void wake_thread(struct tier_nbd *t)
 {
