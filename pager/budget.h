@@ -37,6 +37,8 @@ void budget_parts(struct budget_parts *parts);
 
 /* ---- reclaim.c ------------------------------------------------------ */
 
+/* Before anything is charged. */
+void reclaim_init(void);
 int reclaim_start(void);
 void reclaim_stop(void);
 /* What is used while a limit holds and nothing is asked for, bytes. */

@@ -18,6 +18,7 @@
 #include "budget.h"
 #include "coredump.h"
 #include "job.h"
+#include "lock.h"
 #include "mapping.h"
 #include "state.h"
 #include "thread.h"
@@ -51,7 +52,12 @@ static struct {
 		struct home home;
 	} lost[MAX_LOST];
 	unsigned int nr_lost;
-} clients = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} clients;
+
+void clients_init(void)
+{
+	lock_init(&clients.lock);
+}
 
 long wire_futex(uint32_t *word, int op, uint32_t val, long timeout_ns)
 {
@@ -885,7 +891,7 @@ static struct client *client_new(struct job *job)
 		free(c);
 		return NULL;
 	}
-	pthread_mutex_init(&c->state, NULL);
+	lock_init(&c->state);
 	pthread_cond_init(&c->batch_done, NULL);
 	job_get(job);
 	c->job = job;

@@ -8,7 +8,7 @@
  *
  * The state lock guards windows, registered ranges, doubts, the batch on its
  * way out and what each fault server is about.  It is held for lookups and
- * updates, never across I/O.  The one who waits for the end of a batch may hold
+ * updates, never across I/O; its holder is as urgent as who waits (lock.h).  The one who waits for the end of a batch may hold
  * the gate, for neither agent nor reclaim needs the gate to end a batch that
  * was cancelled.
  */
@@ -182,6 +182,9 @@ int client_accept(struct job *job, int sock, pid_t pid, const struct wire_msg *h
  * is to be write-protected in both.  State and gate held.
  */
 struct client *client_fork(struct client *parent, int uffd, bool protect);
+
+/* Before there is any. */
+void clients_init(void);
 
 void client_get(struct client *c);
 void client_put(struct client *c);

@@ -9,6 +9,7 @@
 
 #include "../core/swap.h"
 #include "budget.h"
+#include "lock.h"
 #include "state.h"
 #include "window.h"
 
@@ -23,7 +24,7 @@ static struct {
 	struct group group[GROUP_MAX];
 	unsigned int nr; /* numbers ever used; atomic */
 	unsigned int nr_live;
-} groups = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} groups;
 
 static const struct group_limits no_limits = {
 	.ram = GROUP_NO_LIMIT,
@@ -36,6 +37,7 @@ void groups_init(void)
 {
 	struct group *root = &groups.group[0];
 
+	lock_init(&groups.lock);
 	root->live = true;
 	root->ref = 1;
 	root->limit = no_limits;

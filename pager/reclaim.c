@@ -31,6 +31,7 @@
 #include "client.h"
 #include "group.h"
 #include "job.h"
+#include "lock.h"
 #include "state.h"
 
 #define MS	       1000000ULL
@@ -70,12 +71,16 @@ static struct {
 	uint64_t goal;	     /* atomic; 0: none */
 	uint64_t pool_limit; /* atomic */
 } reclaim = {
-	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.wake = PTHREAD_COND_INITIALIZER,
 	.write = PTHREAD_COND_INITIALIZER,
 	.watch = PTHREAD_COND_INITIALIZER,
 	.weigh = PTHREAD_COND_INITIALIZER,
 };
+
+void reclaim_init(void)
+{
+	lock_init(&reclaim.lock);
+}
 
 static void ring(pthread_cond_t *cond, bool *woken)
 {

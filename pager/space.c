@@ -107,6 +107,8 @@ int space_open(const struct pager_opts *opts)
 	pager.name = opts->space;
 	pager.start_ns = now_ns();
 	groups_init();
+	clients_init();
+	reclaim_init();
 	budget_init(opts->ram);
 	ret = probe_features();
 	if (ret == -EPERM) {
