@@ -225,6 +225,43 @@ static unsigned int pageout_slots(struct pageout *po, unsigned int nr, struct sw
 	return got;
 }
 
+/*
+ * Into the pool, if that takes making room there: the newest page must not go to a
+ * tier for want of room while older ones sit in the pool.  A page being drained is
+ * not new.
+ */
+static int pageout_pool(struct pageout *po, vswp_entry_t entry, const void *page, swap_word_t *w)
+{
+	struct swap_group *group = entry_group(po->space, entry), *over;
+	unsigned int tries = 0;
+	int ret;
+
+	for (;;) {
+		ret = page_to_pool(po->space, group, entry, page, po->batch->buf, w);
+		if ((ret != -EDQUOT && ret != -ENOSPC) || po->draining || tries++ == POOL_TRIES)
+			return ret;
+		over = ret == -EDQUOT ? group_over(group, GROUP_POOL, SWAP_PAGE_SIZE) : NULL;
+		/* Somebody freed something meanwhile: nobody else has to make room for the group. */
+		if (ret == -EDQUOT && !over)
+			continue;
+		if (!writeback_room(po->space, over))
+			return ret;
+	}
+}
+
+/* No tier has room for it.  It may be here for having passed the pool by. */
+static void pageout_homeless(struct pageout *po, const struct batch_page *p)
+{
+	vswp_entry_t entry = folio_page_entry(p->folio, p->index);
+	swap_word_t w;
+
+	if (po->draining || !swap_folio_test(p->folio, SWAP_FOLIO_DROPBEHIND) ||
+	    pageout_pool(po, entry, folio_page_data(p->folio, p->index), &w))
+		pageout_failed(po, p->folio);
+	else
+		folio_set_backing(po->space, p->folio, p->index, w);
+}
+
 /* Pages that have slots go there first; then the others, as tiers take them. */
 static void pageout_flush(struct pageout *po)
 {
@@ -253,7 +290,7 @@ static void pageout_flush(struct pageout *po)
 			/* Nothing for this group; there may be for others. */
 			n = batch_run(po->space, batch, 0, left, &group);
 			for (i = 0; i < n; i++)
-				pageout_failed(po, batch->page[i].folio);
+				pageout_homeless(po, &batch->page[i]);
 			left -= n;
 			memmove(&batch->page[0], &batch->page[n], left * sizeof(batch->page[0]));
 			continue;
@@ -266,30 +303,6 @@ static void pageout_flush(struct pageout *po)
 		left -= n - bad;
 	}
 	batch->nr = 0;
-}
-
-/*
- * Into the pool, if that takes making room there: the newest page must not go to a
- * tier for want of room while older ones sit in the pool.  A page being drained is
- * not new.
- */
-static int pageout_pool(struct pageout *po, vswp_entry_t entry, const void *page, swap_word_t *w)
-{
-	struct swap_group *group = entry_group(po->space, entry), *over;
-	unsigned int tries = 0;
-	int ret;
-
-	for (;;) {
-		ret = page_to_pool(po->space, group, entry, page, po->batch->buf, w);
-		if ((ret != -EDQUOT && ret != -ENOSPC) || po->draining || tries++ == POOL_TRIES)
-			return ret;
-		over = ret == -EDQUOT ? group_over(group, GROUP_POOL, SWAP_PAGE_SIZE) : NULL;
-		/* Somebody freed something meanwhile: nobody else has to make room for the group. */
-		if (ret == -EDQUOT && !over)
-			continue;
-		if (!writeback_room(po->space, over))
-			return ret;
-	}
 }
 
 static void pageout_page(struct pageout *po, struct swap_folio *folio, unsigned int index)
@@ -310,7 +323,7 @@ static void pageout_page(struct pageout *po, struct swap_folio *folio, unsigned 
 		po->batch = batch_get(space);
 	if (word_where(old) == SWAP_SLOT && tier_slot_stays(space, word_slot_nr(old)))
 		slot = word_slot_nr(old);
-	if (!slot) {
+	if (!slot && (po->draining || !swap_folio_test(folio, SWAP_FOLIO_DROPBEHIND))) {
 		ret = pageout_pool(po, entry, page, &w);
 		if (!ret) {
 			folio_set_backing(space, folio, index, w);

@@ -50,12 +50,13 @@ struct swap_folio;
 /* ---- folios: pages of the swap cache -------------------------------- */
 
 enum swap_folio_flag {
-	SWAP_FOLIO_UPTODATE,  /* data holds the entry's bytes */
-	SWAP_FOLIO_DIRTY,     /* ... and no backing holds them yet */
-	SWAP_FOLIO_WRITEBACK, /* being written out: data must not change */
-	SWAP_FOLIO_CACHED,    /* its words in the table point here */
-	SWAP_FOLIO_ERROR,     /* the last read failed: error says how */
-	SWAP_FOLIO_ACTIVATE,  /* to stay dirty if it does not compress; its owner's to set */
+	SWAP_FOLIO_UPTODATE,   /* data holds the entry's bytes */
+	SWAP_FOLIO_DIRTY,      /* ... and no backing holds them yet */
+	SWAP_FOLIO_WRITEBACK,  /* being written out: data must not change */
+	SWAP_FOLIO_CACHED,     /* its words in the table point here */
+	SWAP_FOLIO_ERROR,      /* the last read failed: error says how */
+	SWAP_FOLIO_ACTIVATE,   /* to stay dirty if it does not compress; its owner's to set */
+	SWAP_FOLIO_DROPBEHIND, /* not for the pool while a tier has room; its owner's, too */
 };
 
 /*
@@ -247,7 +248,8 @@ bool folio_free_swap(struct swap_space *space, struct swap_folio *folio);
  * else (all those together, in one write) a tier.  A full pool, or a group at its
  * limit there, writes its oldest objects to a tier first.  Served ones are clean
  * afterwards; the others stay DIRTY and cached, as does one with ACTIVATE that does not
- * compress (AOP_WRITEPAGE_ACTIVATE is the same idea).  Returns how many are clean.
+ * compress (AOP_WRITEPAGE_ACTIVATE is the same idea).  One with DROPBEHIND passes the
+ * pool by, where a tier has room for it.  Returns how many are clean.
  * Sleeps.  Needs no memory that has no reserve behind it.
  */
 unsigned int swap_writeout(struct swap_space *space, struct swap_folio **folios, unsigned int nr);

@@ -48,6 +48,8 @@ uint64_t reclaim_low_mark(uint64_t limit);
 uint64_t reclaim_pool_most(uint64_t ram);
 /* Of @pool bytes compressed, what should go to a tier before they are at @limit. */
 uint64_t reclaim_pool_excess(uint64_t pool, uint64_t limit);
+/* Does what goes there push out something else, or soon will? */
+bool reclaim_pool_full(uint64_t pool, uint64_t limit);
 /*
  * Until told otherwise reclaim until no more than @goal bytes are used, if that is
  * below what the limit asks for.  0: no goal.

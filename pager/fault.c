@@ -40,6 +40,7 @@
 #include "../agent/uffd.h"
 #include "budget.h"
 #include "client.h"
+#include "dropbehind.h"
 #include "group.h"
 #include "job.h"
 #include "state.h"
@@ -825,6 +826,8 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 
 	if (n > 0)
 		count_fault(c->job->group, &plan, entry || leaving, distance);
+	if (entry && n > 0)
+		dropbehind_note(c->id, addr, n, plan.where == SWAP_SLOT);
 	if (entry)
 		release(sv, &plan, n > 0 ? n : 0);
 	switch (n) {

@@ -439,6 +439,14 @@ bool groups_pool_full(void)
 	return false;
 }
 
+bool group_pool_full(const struct group *g)
+{
+	for (; g->parent; g = g->parent)
+		if (reclaim_pool_full(count_read(&g->pool), pool_limit(g)))
+			return true;
+	return reclaim_pool_full(swap_pool_bytes(pager.space), pool_limit(g));
+}
+
 uint64_t group_writeback(struct group *g, uint64_t bytes)
 {
 	bool there;

@@ -134,6 +134,8 @@ bool group_spent(struct group *g);
 bool group_swap_stat(const struct group *g, struct swap_group_stat *stat);
 /* Has one nearly reached its limit in the pool? */
 bool groups_pool_full(void);
+/* Has @g, or one it is in, seven eighths of its limit there? */
+bool group_pool_full(const struct group *g);
 /* Then write the oldest of its pages there to a tier.  Sleeps. */
 void groups_writeback(void);
 /* At least @bytes of the oldest pages of @g in the pool; as swap_writeback(). */

@@ -29,6 +29,7 @@
 
 #include "budget.h"
 #include "client.h"
+#include "dropbehind.h"
 #include "group.h"
 #include "job.h"
 #include "lock.h"
@@ -240,6 +241,11 @@ uint64_t reclaim_pool_excess(uint64_t pool, uint64_t limit)
 	return pool > limit - limit / 32 ? pool - (limit - limit / 12) : 0;
 }
 
+bool reclaim_pool_full(uint64_t pool, uint64_t limit)
+{
+	return pool > limit - limit / 8;
+}
+
 static void writer_wake(void)
 {
 	if (has_tier())
@@ -368,7 +374,10 @@ static unsigned int writeout(struct group *group, unsigned int want)
 				freed++;
 				continue;
 			}
-			if (spare && may_spare(f, lent)) {
+			if (has_tier() && dropbehind(f->client, f->addr) &&
+			    group_pool_full(f->group)) {
+				set_bit(SWAP_FOLIO_DROPBEHIND, &f->folio.flags);
+			} else if (spare && may_spare(f, lent)) {
 				set_bit(SWAP_FOLIO_ACTIVATE, &f->folio.flags);
 				lent++;
 			}

@@ -130,6 +130,22 @@ def spared(t):
             f"{put['pool']} to the pool", ran)
 
 
+@case("memory/dropbehind", sanitized=["address"])
+def drop_behind(t):
+    """What is gone over in sequence and comes from a tier goes back there, not by the pool."""
+    def parts(*test):
+        """Of the pages that went to the tier: those that were in the pool, and the others."""
+        ran, stats = t.paged(t.vmtest(*test))
+        check_output(t, ran, test[0])
+        return stats["zswpwb"], stats["pages_out"]["tier"] - stats["zswpwb"]
+
+    pooled, other = parts("seq", 16 * t.ram, "--passes", "1")
+    t.check(other > pooled / 2, f"only {other} pages passed the pool by, {pooled} did not")
+    pooled, other = parts("random", 12 * t.ram, "--passes", "1")
+    t.check(pooled and other < pooled / 10, f"{other} pages in no order passed the pool by, {pooled} "
+            "did not")
+
+
 @case("memory/arguments")
 def arguments(t):
     """ps(1) and others read them from where they lie, and the kernel waits for no page there."""

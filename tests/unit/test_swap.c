@@ -184,6 +184,39 @@ static void stays_active(void)
 	space_end(space);
 }
 
+/* What passes the pool by goes to a tier as long as that has room. */
+static void passes_by(void)
+{
+	struct swap_space *space = space_new("lz4", 1 << 24);
+	struct memtier *mt = memtier_new(3);
+	struct swap_folio *f[5];
+	vswp_entry_t e[5];
+	unsigned int i;
+
+	assert_false(IS_ERR(memtier_add(space, mt, "mem", 0)));
+	for (i = 0; i < 5; i++) {
+		f[i] = folio_new(0);
+		folio_make(f[i], PAGE_TEXT, i);
+		if (i)
+			set_bit(SWAP_FOLIO_DROPBEHIND, &f[i]->flags);
+	}
+	assert_int_equal(folios_alloc_swap(space, NULL, f, 5), 5);
+	assert_int_equal(swap_writeout(space, f, 5), 5);
+	for (i = 0; i < 5; i++) {
+		e[i] = f[i]->entry;
+		swap_cache_del_folio(space, f[i]);
+		folio_done(f[i]);
+	}
+	assert_int_equal(mt->pages_written, 3);
+	for (i = 0; i < 5; i++) {
+		assert_int_equal(swap_entry_where(space, e[i]),
+				 i && i < 4 ? SWAP_SLOT : SWAP_ZPOOL);
+		page_back(space, e[i], PAGE_TEXT, i);
+	}
+	memtier_free(mt);
+	space_end(space);
+}
+
 /* A page nobody wants stays where it is. */
 static void test_no_room(void **state)
 {
@@ -204,6 +237,7 @@ static void test_no_room(void **state)
 	folio_done(f);
 	space_end(space);
 	stays_active();
+	passes_by();
 }
 
 #define BATCH 600
