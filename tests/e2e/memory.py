@@ -130,7 +130,7 @@ def spared(t):
             f"{put['pool']} to the pool", ran)
 
 
-@case("memory/dropbehind", sanitized=["address"])
+@case("memory/dropbehind")
 def drop_behind(t):
     """What is gone over in sequence and comes from a tier goes back there, not by the pool."""
     def parts(*test):
