@@ -622,10 +622,7 @@ static void bury_children(void)
 
 static void check_pool(void)
 {
-	struct swap_stat st;
-
-	swap_space_stat(pager.space, &st);
-	if (reclaim_pool_excess(st.pool_bytes, pool_limit()) || groups_pool_full())
+	if (reclaim_pool_excess(swap_pool_bytes(pager.space), pool_limit()) || groups_pool_full())
 		writer_wake();
 }
 
@@ -945,7 +942,6 @@ static void *writer_main(void *unused)
 	(void)unused;
 	prctl(PR_SET_NAME, "vswap-write");
 	for (;;) {
-		struct swap_stat st;
 		uint64_t excess;
 
 		pthread_mutex_lock(&reclaim.lock);
@@ -955,8 +951,7 @@ static void *writer_main(void *unused)
 		pthread_mutex_unlock(&reclaim.lock);
 		if (pager_stopping())
 			return NULL;
-		swap_space_stat(pager.space, &st);
-		excess = reclaim_pool_excess(st.pool_bytes, pool_limit());
+		excess = reclaim_pool_excess(swap_pool_bytes(pager.space), pool_limit());
 		if (excess)
 			swap_writeback(pager.space, excess);
 		groups_writeback();
