@@ -386,6 +386,7 @@ static void client_free(struct client *c)
 		free(c->doubt[i].fresh);
 	free(c->range);
 	free(c->copy);
+	free(c->behind.range);
 	free(c->own_batch);
 	free(c->stash);
 	job_put(c->job);

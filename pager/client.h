@@ -22,6 +22,7 @@
 
 #include "../agent/wire.h"
 #include "drop.h"
+#include "dropbehind.h"
 #include "frame.h"
 #include "vacated.h"
 #include "window.h"
@@ -137,6 +138,8 @@ struct client {
 	struct uffd_msg *stash;		/* read beside what was looked for; gate held */
 	unsigned int nr_stash, max_stash;
 
+	struct behind behind;  /* to go before what the hand finds */
+	unsigned int turns;    /* batches picked, see pick() */
 	uint64_t hand;	       /* of the clock: where the next scan begins */
 	uint64_t files_hand;   /* the same for mapped files */
 	uint64_t files_ns;     /* when the last round over those ended */

@@ -6,7 +6,8 @@
  * away and see whether it is missed.  A clock hand goes over the registered
  * ranges in address order; pages that came back by a fault since it last passed
  * are warm and spared once for each degree of heat, all others go, hundreds at a
- * time, for a contiguous run costs one TLB flush.
+ * time, for a contiguous run costs one TLB flush.  Before it looks, most times, goes what
+ * came in sequence (dropbehind.h).
  *
  * A batch, step by step, and what holds when a party dies there:
  *
@@ -46,6 +47,8 @@
 
 #define REFUSED_NS	1000000000ULL /* leave alone what could not be moved */
 #define BUSY_TRIES	3
+#define BEHIND_KEEP	32 /* a part so small of the memory is not gone behind yet */
+#define HAND_TURNS	16
 #define SCAN_REGIONS	256
 #define EVENT_NS	1000000
 #define SEEN_NS		100000000
@@ -264,12 +267,52 @@ static void sweep(struct client *c, unsigned int want, bool force)
 }
 
 /*
+ * Those that are to go right behind, if there are any.  Also warm: what is left between
+ * costs as much as what goes.
+ */
+static void pick_behind(struct client *c, unsigned int want)
+{
+	uint64_t ram = group_ram(c->job->group), reached = 0;
+
+	if (ram > budget_limit())
+		ram = budget_limit();
+	while (batch->pages < want && batch->runs < BATCH_RUNS && frames_free()) {
+		uint64_t walked = 0;
+		struct range r;
+		bool found;
+		int n;
+
+		pthread_mutex_lock(&c->state);
+		c->behind.keep = ram / PAGE_SIZE_ / BEHIND_KEEP;
+		/* Runs ascend. */
+		found = behind_next(&c->behind, &r) && r.start >= reached;
+		pthread_mutex_unlock(&c->state);
+		if (!found)
+			return;
+		n = scan_present(c, r.start, r.end, want - batch->pages, &walked);
+		if (n < 0 || walked <= r.start)
+			walked = r.end;
+		pthread_mutex_lock(&c->state);
+		if (n > 0)
+			take_cold(c, n, want, true);
+		behind_went(&c->behind, c->id, walked);
+		pthread_mutex_unlock(&c->state);
+		reached = walked;
+	}
+}
+
+/*
  * Turn the hand until @want pages are found.  Runs ascend within a batch, so it
  * ends where the hand comes round; a round that found nothing cold is followed
  * by one that takes warm pages too.
  */
 static void pick(struct client *c, unsigned int want)
 {
+	/* A turn of the hand now and then, or what is never used again would stay for ever. */
+	if (c->turns++ % HAND_TURNS)
+		pick_behind(c, want);
+	if (batch->pages)
+		return;
 	sweep(c, want, false);
 	for (int round = 0; round < 2 && !batch->pages; round++) {
 		c->hand = 0;

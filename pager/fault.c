@@ -40,7 +40,6 @@
 #include "../agent/uffd.h"
 #include "budget.h"
 #include "client.h"
-#include "dropbehind.h"
 #include "group.h"
 #include "job.h"
 #include "state.h"
@@ -819,6 +818,8 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 	if (leaving && good)
 		batch_taken(c, addr, n > 0);
 	settle(sv, c, &plan, n > 0 ? n : 0, copied, heat);
+	if (entry && copied && dropbehind_note(c->id, addr, copied, plan.where == SWAP_SLOT))
+		behind_add(&c->behind, (struct range){ addr, addr + copied * PAGE_SIZE_ });
 	if ((c->vacated.nr || c->unmapping.nr) && n > 0 && !event_unfollowed(c))
 		event_all_told(c);
 	pthread_mutex_unlock(&c->state);
@@ -826,8 +827,6 @@ static enum outcome serve_missing(struct server *sv, struct fault *f)
 
 	if (n > 0)
 		count_fault(c->job->group, &plan, entry || leaving, distance);
-	if (entry && n > 0)
-		dropbehind_note(c->id, addr, n, plan.where == SWAP_SLOT);
 	if (entry)
 		release(sv, &plan, n > 0 ? n : 0);
 	switch (n) {

@@ -29,7 +29,6 @@
 
 #include "budget.h"
 #include "client.h"
-#include "dropbehind.h"
 #include "group.h"
 #include "job.h"
 #include "lock.h"
@@ -374,7 +373,7 @@ static unsigned int writeout(struct group *group, unsigned int want)
 				freed++;
 				continue;
 			}
-			if (has_tier() && dropbehind(f->client, f->addr) &&
+			if (has_tier() && dropbehind_to_tier(f->client, f->addr) &&
 			    group_pool_full(f->group)) {
 				set_bit(SWAP_FOLIO_DROPBEHIND, &f->folio.flags);
 			} else if (spare && may_spare(f, lent)) {

@@ -146,6 +146,19 @@ def drop_behind(t):
             "did not")
 
 
+@case("memory/again")
+def again(t):
+    """Gone over in sequence again and again: a part stays, and is not fetched in each round."""
+    passes, pages = 8, 2 * t.ram // 4096
+    ran, stats = t.paged(t.vmtest("seq", 2 * t.ram, "--passes", str(passes)),
+                         options=["--no-tier"])
+    check_output(t, ran, "seq")
+    faults = stats["faults"]
+    came = sum(faults.values()) - faults["first_touch"] + stats["readahead"]["pages"]
+    # Nothing stays where the oldest goes first; there are two rounds more, to check.
+    t.check(came < 0.97 * (passes + 2) * pages, f"{came} pages came, there are {pages}", ran)
+
+
 @case("memory/arguments")
 def arguments(t):
     """ps(1) and others read them from where they lie, and the kernel waits for no page there."""
