@@ -147,12 +147,12 @@ void behind_add(struct behind *b, struct range r)
 		pop(b);
 }
 
-bool behind_next(const struct behind *b, struct range *r)
+bool behind_next(const struct behind *b, uint64_t pages, struct range *r)
 {
-	if (!b->nr)
+	if (!b->nr || b->pages < b->keep + pages)
 		return false;
 	*r = *nth(b, 0);
-	return b->pages - (r->end - r->start) / PAGE_SIZE_ >= b->keep;
+	return true;
 }
 
 void behind_went(struct behind *b, uint64_t client, uint64_t end)

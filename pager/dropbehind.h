@@ -50,8 +50,8 @@ bool dropbehind_to_tier(uint64_t client, uint64_t addr);
  * oldest first would be all there is again.
  */
 void behind_add(struct behind *b, struct range r);
-/* The next, if what is kept came after it. */
-bool behind_next(const struct behind *b, struct range *r);
+/* The next, if what is kept and @pages more came since. */
+bool behind_next(const struct behind *b, uint64_t pages, struct range *r);
 /* That, up to @end, is dealt with for the client of that id. */
 void behind_went(struct behind *b, uint64_t client, uint64_t end);
 

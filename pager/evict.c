@@ -284,8 +284,8 @@ static void pick_behind(struct client *c, unsigned int want)
 
 		pthread_mutex_lock(&c->state);
 		c->behind.keep = ram / PAGE_SIZE_ / BEHIND_KEEP;
-		/* Runs ascend. */
-		found = behind_next(&c->behind, &r) && r.start >= reached;
+		/* Runs ascend.  Less than is wanted is not worth a batch. */
+		found = behind_next(&c->behind, want - batch->pages, &r) && r.start >= reached;
 		pthread_mutex_unlock(&c->state);
 		if (!found)
 			return;
@@ -311,6 +311,9 @@ static void pick(struct client *c, unsigned int want)
 	/* A turn of the hand now and then, or what is never used again would stay for ever. */
 	if (c->turns++ % HAND_TURNS)
 		pick_behind(c, want);
+	/* Much of it is not there any more: the hand's turn next, for small batches are slow. */
+	if (batch->pages && batch->pages < want / 2)
+		c->turns = 0;
 	if (batch->pages)
 		return;
 	sweep(c, want, false);

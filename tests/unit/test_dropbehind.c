@@ -103,7 +103,7 @@ static void test_order(void **state)
 	struct range r;
 
 	(void)state;
-	assert_false(behind_next(&b, &r));
+	assert_false(behind_next(&b, 0, &r));
 	/* Neighbours are one, up to 2 MiB, or an eighth of what is kept. */
 	b.keep = 1UL << 20;
 	for (unsigned int i = 0; i < 16; i++)
@@ -111,24 +111,23 @@ static void test_order(void **state)
 	behind_add(&b, (struct range){ 0, PART });
 	assert_int_equal(b.nr, 3);
 	assert_int_equal(b.pages, 17 * 64);
-	b.keep = 17 * 64 - 512 + 1;
-	assert_false(behind_next(&b, &r));
-	b.keep--;
-	assert_true(behind_next(&b, &r));
+	b.keep = 17 * 64 - 99;
+	assert_false(behind_next(&b, 100, &r));
+	assert_true(behind_next(&b, 99, &r));
 	b.keep = 0;
 	assert_true(r.start == 100 * PART && r.end == 108 * PART);
 	behind_went(&b, 1, r.start + PAGE);
-	assert_true(behind_next(&b, &r));
+	assert_true(behind_next(&b, 0, &r));
 	assert_true(r.start == 100 * PART + PAGE && b.pages == 17 * 64 - 1);
 	/* Beyond its end is its end. */
 	behind_went(&b, 1, 200 * PART);
-	assert_true(behind_next(&b, &r));
+	assert_true(behind_next(&b, 0, &r));
 	assert_int_equal(r.start, 108 * PART);
 	behind_went(&b, 1, r.end);
-	assert_true(behind_next(&b, &r));
+	assert_true(behind_next(&b, 0, &r));
 	assert_int_equal(r.start, 0);
 	behind_went(&b, 1, r.end);
-	assert_false(behind_next(&b, &r));
+	assert_false(behind_next(&b, 0, &r));
 	assert_int_equal(b.pages, 0);
 	/* It goes round, and what has no place is left out. */
 	for (unsigned int i = 0; i < 2 * BEHIND_RANGES; i++)
@@ -136,7 +135,7 @@ static void test_order(void **state)
 	assert_int_equal(b.nr, BEHIND_RANGES);
 	assert_int_equal(b.pages, BEHIND_RANGES * 64);
 	for (unsigned int i = 0; i < BEHIND_RANGES; i++) {
-		assert_true(behind_next(&b, &r));
+		assert_true(behind_next(&b, 0, &r));
 		assert_int_equal(r.start, 2 * i * PART);
 		behind_went(&b, 1, r.end);
 	}
@@ -159,7 +158,7 @@ static void test_order(void **state)
 	for (unsigned int i = 0; i < 4; i++)
 		behind_add(&b, (struct range){ 2 * i * PART, (2 * i + 1) * PART });
 	assert_int_equal(b.pages, 3 * 64);
-	assert_true(behind_next(&b, &r));
+	assert_true(behind_next(&b, 0, &r));
 	assert_int_equal(r.start, 2 * PART);
 	free(b.range);
 }
