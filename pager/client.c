@@ -772,11 +772,18 @@ bool client_shares(struct client *c)
 bool client_has_grown(struct client *c, uint64_t now)
 {
 	uint64_t anon, file;
-	int64_t unseen;
+	int64_t unseen, most;
 
 	if (read_statm(c, &anon, &file))
 		return false;
 	unseen = touched(c, anon);
+	/*
+	 * By as much as it has unmapped it could grow and not be above what it was.  Only a
+	 * batch on its way out is not resident and charged all the same.
+	 */
+	most = unseen + (int64_t)(pager.batch_pages * PAGE_SIZE_);
+	if (c->unseen > most)
+		c->unseen = most;
 	if (client_registered(c) && unseen < c->unseen + GROWTH_BYTES && now < c->next_look_ns)
 		return false;
 	c->unseen = unseen;

@@ -139,9 +139,9 @@ def drop_behind(t):
         check_output(t, ran, test[0])
         return stats["zswpwb"], stats["pages_out"]["tier"] - stats["zswpwb"]
 
-    pooled, other = parts("seq", 16 * t.ram, "--passes", "1")
+    pooled, other = parts("seq", 10 * t.ram, "--passes", "1")
     t.check(other > pooled / 2, f"only {other} pages passed the pool by, {pooled} did not")
-    pooled, other = parts("random", 12 * t.ram, "--passes", "1")
+    pooled, other = parts("random", 8 * t.ram, "--passes", "1")
     t.check(pooled and other < pooled / 10, f"{other} pages in no order passed the pool by, {pooled} "
             "did not")
 
