@@ -13,8 +13,6 @@
 #define PARTS_SHIFT  14
 #define STREAM_PAGES 16 /* fewer are no stream yet, see ahead() */
 
-#define HASH_GOLDEN  0x61c8864680b583ebULL /* as hash_64() of Linux has it */
-
 /* The word: 24 bits of the hash, what is known. */
 #define TAG_MASK     0xffffff00U
 #define KNOWN	     1U

@@ -43,9 +43,8 @@
 #define WRITEOUT_BATCH 64
 #define SPARED_TIMES   2
 #define SPARED_MASK    3U
-#define SPARED_MOST    16384		     /* tried in vain, some 20 us each */
-#define HASH_GOLDEN    0x61c8864680b583ebULL /* as hash_64() of Linux has it */
-#define EARLY_MAX      (16ULL << 20)	     /* see register_mark() */
+#define SPARED_MOST    16384	     /* tried in vain, some 20 us each */
+#define EARLY_MAX      (16ULL << 20) /* see register_mark() */
 #define STUCK_MS       10000
 #define STOPPED_MS     2000
 #define STUCK_FAULTS   256		   /* so few let in meanwhile are none */

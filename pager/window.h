@@ -26,6 +26,9 @@
 #define HEAT_BITS    4
 #define HEAT_MAX     ((1U << HEAT_BITS) - 1)
 
+/* By it a page's address is multiplied for a place in a table: as hash_64() of Linux does. */
+#define HASH_GOLDEN 0x61c8864680b583ebULL
+
 struct windows {
 	uint64_t *map;		   /* sparse, one word a window: its slots | entries in it */
 	uint16_t *block;	   /* sparse: windows in being in each gigabyte */
